@@ -1,0 +1,1 @@
+../../runward/__init__.py

@@ -1,0 +1,49 @@
+# Everything here works from a fresh checkout: each target sets up what it needs, once.
+# Needed before: Python 3.11 or newer with its venv module, make, and either the `temporal` program or
+# Go 1.25 or newer (or a network from which Temporal's program can be downloaded).
+
+PYTHON ?= python3
+ARGS ?=
+RUN := .venv/bin/python
+STAMP := .venv/.runward-setup
+UV = $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo '  ARGS="..." is handed on, as in: make test ARGS="-k embedded"'
+
+setup: $(STAMP) ## install everything into .venv, and find or make the temporal program
+
+# Again only after a change of these two files; `rm .venv/.runward-setup` forces it.
+$(STAMP): pyproject.toml uv.lock
+	@command -v uv >/dev/null 2>&1 || test -x .uv/bin/uv || \
+		{ $(PYTHON) -m venv .uv && echo '*' > .uv/.gitignore && \
+		.uv/bin/python -m pip install --quiet 'uv>=0.9'; }
+	$(UV) sync --frozen
+	$(RUN) -m runward.workers.temporal_binary
+	@touch $@
+
+demo: setup ## run the demonstration, start to finish, on this machine
+	$(RUN) deploy/demo/main.py $(ARGS)
+
+test: setup ## run the tests
+	$(RUN) -m pytest -n 4 -q $(ARGS)
+
+lint: setup ## check style, types and the directions of imports
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	cd .typing && ../.venv/bin/lint-imports --config ../pyproject.toml
+
+bench: setup ## run each benchmark in bench/ briefly
+	@found=0; for script in bench/*.py; do \
+		case $$script in bench/\*.py|bench/_*) continue;; esac; \
+		found=1; echo "== $$script --quick"; $(RUN) $$script --quick $(ARGS) || exit 1; \
+	done; test $$found = 1 || echo 'bench/ holds no benchmarks yet'
+
+clean: ## remove what setup, tests and builds made in this folder (not .runward, the state of runs)
+	rm -rf .venv .uv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,60 @@
+"""`run.close`: the end of a run that did not end with an answer. Not a step: rows prove it all."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from temporalio import activity
+from temporalio.common import RawValue
+
+from runward.activities.transcripts import Transcripts
+from runward.contracts import names
+from runward.contracts.audit import Record
+from runward.contracts.runs import CloseResult, CloseStep
+from runward.contracts.steps import Closing, Run
+from runward.store.pool import Store
+from runward.workflows.payloads import raw, read
+
+
+class ClosingRuns:
+    """Closes runs; the first closing transition wins."""
+
+    def __init__(self, store: Store, transcripts: Transcripts) -> None:
+        self._store = store
+        self._transcripts = transcripts
+
+    @activity.defn(name=names.CLOSE_RUN)
+    async def close(self, given: RawValue) -> RawValue:
+        """Returns how the run ended: as asked, or as it had ended before."""
+        step, info = read(CloseStep, given), activity.info()
+        assert info.workflow_id is not None, "run.close is scheduled by workflows only"
+        assert info.workflow_run_id is not None, "an activity of a workflow has its run id"
+        run = await self._store.runs.find(info.workflow_id, info.workflow_run_id)
+        if run is None:
+            return raw(CloseResult(state="ended"))  # no step ever opened it
+        state = await self._store.runs.close(run, _closing(run, step, info.scheduled_time))
+        output = ""
+        if state == "answered":
+            output = await self._transcripts.answer(run)
+        return raw(CloseResult(state=state, output=output))
+
+
+def _closing(run: Run, step: CloseStep, at: datetime) -> Closing:
+    record = Record(
+        kind="run_ended",
+        tenant=run.tenant,
+        user=run.user,
+        session=run.session,
+        run=run.run_id,
+        workflow=run.workflow_id,
+        step="",
+        attempt=0,
+        actor="worker",
+        agent=run.agent,
+        action=run.agent,
+        digest="",
+        at=at,
+        policy=run.policy,
+        outcome=step.state,
+    )
+    return Closing(step.state, step.reason[:1000], "", record.leaf)

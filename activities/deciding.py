@@ -1,0 +1,74 @@
+"""`approval.decide`: a person's decision, verified by its ticket and written by the store."""
+
+from __future__ import annotations
+
+from temporalio import activity
+from temporalio.common import RawValue
+
+from runward.contracts import names
+from runward.contracts.approvals import Decision, DecisionResult
+from runward.contracts.audit import Record
+from runward.contracts.errors import TicketRefused
+from runward.contracts.identity import Ticket, key_id, verify
+from runward.store.pool import Store
+from runward.workflows.payloads import raw, read
+
+
+class Deciding:
+    """Decides approval requests. Anybody may schedule it: only the ticket counts."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @activity.defn(name=names.DECIDE_APPROVAL)
+    async def decide(self, given: RawValue) -> RawValue:
+        """Returns whether the decision holds, and what the request's state is now."""
+        decision = read(Decision, given)
+        try:
+            ticket = await self._verified(decision)
+        except TicketRefused as error:
+            # The request stays pending: an unproven decision decides nothing.
+            return raw(DecisionResult(accepted=False, state="pending", reason=str(error)))
+        who = ticket.principal
+        assert ticket.decision is not None, "a decide ticket without a word was refused"
+        result = await self._store.approvals.decide(
+            tenant=who.tenant,
+            approval_id=decision.approval_id,
+            digest=ticket.digest,
+            word=ticket.decision,
+            by_user=who.user,
+            roles=who.roles,
+            reason=decision.reason,
+            record=_record(ticket, decision).leaf,
+        )
+        return raw(result)
+
+    async def _verified(self, decision: Decision) -> Ticket:
+        """Returns the ticket, judged by the server's clock. Errors: TicketRefused."""
+        issuer = await self._store.issuers.find(key_id(decision.ticket))
+        ticket = verify(decision.ticket, issuer, at=activity.info().scheduled_time)
+        if ticket.operation != "decide" or ticket.decision is None:
+            raise TicketRefused("a decision", "Its ticket is not one to decide with")
+        if ticket.subject != decision.approval_id:
+            raise TicketRefused("a decision", "Its ticket is for another request")
+        return ticket
+
+
+def _record(ticket: Ticket, decision: Decision) -> Record:
+    info = activity.info()
+    return Record(
+        kind="approval",
+        tenant=ticket.principal.tenant,
+        user=ticket.principal.user,
+        session="",
+        run=info.workflow_run_id or "",
+        workflow=info.workflow_id or "",
+        step="",
+        attempt=info.attempt,
+        actor=f"user:{ticket.jti}",
+        agent="",
+        action=f"approval.{ticket.decision}",
+        digest=ticket.digest,
+        at=info.scheduled_time,
+        outcome=decision.approval_id,
+    )

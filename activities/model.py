@@ -1,0 +1,216 @@
+"""`call_model`: one call of one provider, bounded before and metered after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from temporalio import activity
+from temporalio.common import RawValue
+
+from runward.activities.providers import Providers
+from runward.activities.transcripts import Messages, Transcripts, rows
+from runward.contracts import names
+from runward.contracts.agents import Agent
+from runward.contracts.budget import Bound
+from runward.contracts.encoding import digest
+from runward.contracts.outcomes import (
+    MESSAGE_INLINE_BYTES_MAX,
+    PREVIEW_CHARS,
+    CallStub,
+    ModelDone,
+    Opened,
+    Ref,
+    effect_digest_v1,
+    model_digest_v1,
+)
+from runward.contracts.providers import ModelError, ModelRequest, ModelResponse, ToolSpec
+from runward.contracts.runs import ModelStep, RunRequest
+from runward.contracts.shapes import CURRENT, BodyFailed, Call, Ended, Facts, Forged
+from runward.contracts.steps import NOWHERE, Parent, Run
+from runward.contracts.transcript import (
+    GENESIS,
+    AssistantMessage,
+    encode_message,
+    extend,
+    message_digest,
+)
+from runward.contracts.usage import Price, Usage
+
+# A byte-level token is at least one byte, so bytes bound tokens; the rest is each message's frame.
+TOKENS_PER_MESSAGE = 16
+TOKENS_PER_REQUEST = 64
+
+PriceOf = Callable[[str], Price | None]
+
+
+class ModelCall:
+    """The body, and what the governed step must know of it."""
+
+    foreign = False
+
+    def __init__(
+        self,
+        agents: Mapping[str, Agent[Any]],
+        providers: Providers,
+        transcripts: Transcripts,
+        price_of: PriceOf,
+    ) -> None:
+        self._agents = agents
+        self._providers = providers
+        self._transcripts = transcripts
+        self._price_of = price_of
+
+    def opens(self, call: Call) -> RunRequest | str:
+        """Returns the request; a call without one opens nothing."""
+        return _step(call).request or ""
+
+    async def facts(self, run: Run, call: Call) -> Facts:
+        """Returns the request that would be sent, and the most it can cost."""
+        step = _step(call)
+        named = model_digest_v1(step.head, step.new)
+        agent = self._agents.get(run.agent)
+        if agent is None:
+            return Facts("model", run.agent, named, problem=f"{run.agent}: unknown agent",
+                         parent=_parent(call.step, step))  # fmt: skip
+        price = self._price_of(agent.model)
+        problem = "" if price is not None else f"price_unknown: {agent.model}"
+        price = price or Price(0, 0, 0, 0, "none")
+        messages = await self._transcripts.load(run, step)
+        request = _request(agent, messages)
+        tokens_in = _input_bound(request)
+        return Facts(
+            kind="model",
+            name=agent.model,
+            digest=named,
+            agent=agent,
+            budget=agent.budget,
+            approver_role=agent.approver_role,
+            parent=_parent(call.step, step),
+            bound=Bound(
+                calls=1,
+                input_tokens=tokens_in,
+                output_tokens=agent.max_output_tokens,
+                cost=price.bound(tokens_in, agent.max_output_tokens),
+            ),
+            output_price=price.output,
+            prepared=(request, price),
+            problem=problem,
+        )
+
+    @activity.defn(name=names.CALL_MODEL)
+    async def call_model(self, given: RawValue) -> ModelResponse:
+        """Returns the provider's answer to the request that was judged and paid for."""
+        step = CURRENT.get()
+        request: ModelRequest = step.facts.prepared[0]
+        agent = step.facts.agent
+        assert agent is not None, "a model step without an agent is denied before its body"
+        try:
+            return await self._providers.get(agent.provider).call(
+                replace(request, max_output_tokens=step.output_tokens, idempotency_key=step.key)
+            )
+        except ModelError as error:
+            raise BodyFailed(
+                str(error),
+                retryable=error.retryable,
+                unbilled=error.unbilled,
+                retry_after_s=error.retry_after_s,
+            ) from error
+
+    def ended(self, run: Run, call: Call, facts: Facts, result: Any) -> Ended:
+        """Returns the outcome, the transcript that it extends, and the calls that it permits."""
+        if not isinstance(result, ModelResponse):
+            return Ended(result, Bound())  # denied, failed or unknown: there is no message
+        response = result
+        request, price = facts.prepared
+        step, agent = _step(call), facts.agent
+        assert agent is not None, "a model step without an agent is denied before its body"
+        message = response.message
+        messages: Messages = (*request.messages, message)
+        head = extend(step.head, (*step.new, message_digest(message)))
+        self._transcripts.remember(run, messages, head)
+        used, cost = response.usage, price.cost(response.usage)
+        done = ModelDone(
+            usage=(used.input, used.cache_read, used.cache_write, used.output),
+            cost=cost,
+            stop=response.stop,
+            opened=_opened(agent) if step.turn == 1 else None,
+        )
+        outcome, content = _by_size(done, message)
+        return Ended(
+            outcome=outcome,
+            actual=_actual(used, cost),
+            head=head,
+            message=message_digest(message),
+            grants=tuple(_grant(agent, one.name, one.arguments) for one in message.calls),
+            transcript=rows(messages, len(messages) - 1 - len(step.new)),
+            content=content,
+            closes_with=None if message.calls else digest(message.text.encode()),
+        )
+
+
+def _step(call: Call) -> ModelStep:
+    """Returns the input. Its place is the activity's id: lineage and digest are judged by it."""
+    step = ModelStep.model_validate_json(call.args[0])
+    if call.step != f"t{step.turn}.model" or (step.turn == 1) != (step.request is not None):
+        raise Forged("a model step under another step's id")
+    return step
+
+
+def _parent(name: str, step: ModelStep) -> Parent:
+    """Returns what this step must follow from; its place says so, not its sender."""
+    if name != f"t{step.turn}.model":
+        return NOWHERE
+    last = step.turn - 1
+    if last == 0:
+        return Parent(head=GENESIS, messages=(("", step.new[0] if step.new else ""),))
+    tools = tuple((f"t{last}.tool.{index}", one) for index, one in enumerate(step.new))
+    return Parent(model=f"t{last}.model", head=step.head, messages=tools)
+
+
+def _request(agent: Agent[Any], messages: Messages) -> ModelRequest:
+    return ModelRequest(
+        model=agent.model.partition(":")[2],
+        instructions=agent.instructions,
+        messages=messages,
+        tools=tuple(ToolSpec(one.name, one.description, one.schema) for one in agent.tools),
+        max_output_tokens=agent.max_output_tokens,
+        idempotency_key="",
+    )
+
+
+def _input_bound(request: ModelRequest) -> int:
+    text = sum(len(encode_message(one)) for one in request.messages)
+    tools = sum(len(repr(one).encode()) for one in request.tools)
+    frames = TOKENS_PER_MESSAGE * (len(request.messages) + len(request.tools))
+    return text + tools + len(request.instructions.encode()) + frames + TOKENS_PER_REQUEST
+
+
+def _actual(used: Usage, cost: int) -> Bound:
+    return Bound(calls=1, input_tokens=used.input_total, output_tokens=used.output, cost=cost)
+
+
+def _opened(agent: Agent[Any]) -> Opened:
+    tools = {one.name: (int(one.timeout.total_seconds()), one.retries) for one in agent.tools}
+    return Opened(max_turns=agent.max_turns, tools=tools)
+
+
+def _grant(agent: Agent[Any], name: str, arguments: str) -> str:
+    """Returns the effect digest of a call, which is what its step will be compared with."""
+    tool = agent.tool(name)
+    schema = "" if tool is None else tool.schema_digest
+    return effect_digest_v1(name, schema, digest(arguments.encode()))
+
+
+def _by_size(done: ModelDone, message: AssistantMessage) -> tuple[ModelDone, bytes]:
+    """Returns the outcome with the message inline, or a reference and the stored content."""
+    content = encode_message(message)
+    if len(content) <= MESSAGE_INLINE_BYTES_MAX:
+        return done.model_copy(update={"message": message}), b""
+    ref = Ref(digest=digest(content), size=len(content), preview=message.text[:PREVIEW_CHARS])
+    stubs = tuple(
+        CallStub(id=one.id, name=one.name, digest=digest(one.arguments.encode()))
+        for one in message.calls
+    )
+    return done.model_copy(update={"ref": ref, "stubs": stubs}), content

@@ -1,0 +1,65 @@
+"""The model providers of a worker, by name; each is built when the first call needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from typing import Protocol, runtime_checkable
+
+from runward.contracts.errors import ConfigurationError
+from runward.contracts.providers import Provider
+
+Builder = Callable[[], Provider]
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A provider that holds connections."""
+
+    async def close(self) -> None:
+        """Closes them; a later call opens new ones."""
+        ...
+
+
+class Providers:
+    """The providers of one worker.
+
+    `ready` are providers under their own names; `builders` make one on first use. Both come before
+    those that runward knows by itself, so that a user can replace one.
+    """
+
+    def __init__(
+        self, ready: Iterable[Provider] = (), builders: Mapping[str, Builder] | None = None
+    ) -> None:
+        self._builders: dict[str, Builder] = {"anthropic": _anthropic, **(builders or {})}
+        self._built: dict[str, Provider] = {one.name: one for one in ready}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Returns the names that `get` knows, sorted."""
+        return tuple(sorted(self._builders.keys() | self._built.keys()))
+
+    def get(self, name: str) -> Provider:
+        """Returns the provider of that name; a ConfigurationError if this worker has none."""
+        if name not in self._built:
+            if name not in self._builders:
+                raise ConfigurationError(
+                    f"Model provider {name!r}",
+                    f"This worker has {', '.join(map(repr, self.names))}",
+                    "Give it the provider, or change the agent's model",
+                )
+            self._built[name] = self._builders[name]()
+        return self._built[name]
+
+    async def close(self) -> None:
+        """Closes every provider that was built, each even if another one fails to."""
+        async with AsyncExitStack() as stack:
+            for one in self._built.values():
+                if isinstance(one, Closable):
+                    stack.push_async_callback(one.close)
+
+
+def _anthropic() -> Provider:
+    from runward.activities.provider_anthropic import AnthropicProvider
+
+    return AnthropicProvider()

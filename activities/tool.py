@@ -1,0 +1,157 @@
+"""`tool.<name>`: one call of one tool, with the arguments that were judged."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+from temporalio import activity
+from temporalio.common import RawValue
+
+from runward.activities.transcripts import Transcripts
+from runward.contracts import names
+from runward.contracts.agents import Agent
+from runward.contracts.budget import Bound
+from runward.contracts.encoding import clean, digest
+from runward.contracts.outcomes import (
+    MESSAGE_INLINE_BYTES_MAX,
+    PREVIEW_CHARS,
+    Failed,
+    Ref,
+    ToolDone,
+    effect_digest_v1,
+    tool_message,
+)
+from runward.contracts.runs import RunRequest, ToolStep
+from runward.contracts.shapes import CURRENT, Call, EffectUnknown, Ended, Facts, Forged
+from runward.contracts.steps import NOWHERE, Parent, Run
+from runward.contracts.tools import Tool, ToolContext
+from runward.contracts.transcript import encode_message, message_digest
+
+DepsOf = Callable[[], Any]
+
+
+class ToolCalls:
+    """The bodies of all tools of this worker's agents, and what the governed step must know."""
+
+    foreign = False
+
+    def __init__(
+        self, agents: Mapping[str, Agent[Any]], transcripts: Transcripts, deps_of: DepsOf
+    ) -> None:
+        self._agents = agents
+        self._transcripts = transcripts
+        self._deps_of = deps_of
+
+    def activities(self) -> list[tuple[str, Callable[..., Any]]]:
+        """Returns one activity per tool name, and the one for names that nobody knows."""
+        tools = (one for agent in self._agents.values() for one in agent.tools)
+        types = sorted({one.activity_type for one in tools} | {names.REFUSED_TOOL})
+        return [(one, self._named(one)) for one in types]
+
+    def _named(self, name: str) -> Callable[..., Any]:
+        @activity.defn(name=name)
+        async def call(given: RawValue) -> ToolDone | Failed:
+            return await self._run()
+
+        return call
+
+    def opens(self, call: Call) -> RunRequest | str:
+        """Returns nothing: a tool never opens a run."""
+        return ""
+
+    async def facts(self, run: Run, call: Call) -> Facts:
+        """Returns the tool, its arguments as the model wrote them, and the digest over both."""
+        step = ToolStep.model_validate_json(call.args[0])
+        if call.step != f"t{step.turn}.tool.{step.index}":
+            raise Forged("a tool step under another step's id")
+        agent = self._agents.get(run.agent)
+        tool = None if agent is None else agent.tool(step.name)
+        schema = "" if tool is None else tool.schema_digest
+        arguments = step.arguments
+        if arguments is None:
+            arguments = await self._transcripts.arguments(run, step.turn, step.index)
+        return Facts(
+            kind="tool",
+            name=step.name,
+            digest=effect_digest_v1(step.name, schema, digest(arguments.encode())),
+            tool=tool,
+            agent=agent,
+            budget=None if agent is None else agent.budget,
+            approver_role=None if agent is None else agent.approver_role,
+            arguments=arguments,
+            parent=_parent(call.step, step),
+            bound=Bound(),
+            problem="" if tool is not None else f"{step.name}: no such tool",
+        )
+
+    async def _run(self) -> ToolDone | Failed:
+        step = CURRENT.get()
+        tool = step.facts.tool
+        assert tool is not None, "an unknown tool is denied before its body"
+        try:
+            arguments = tool.arguments.model_validate_json(step.facts.arguments or "{}")
+        except ValidationError as error:
+            return ToolDone(text=f"invalid arguments: {_problems(error)}", is_error=True)
+        context = ToolContext(
+            tenant=step.run.tenant,
+            user=step.run.user,
+            run_id=step.run.run_id,
+            step=step.call.step,
+            idempotency_key=step.key,
+            deps=self._deps_of(),
+            heartbeat=activity.heartbeat,
+        )
+        given = {name: getattr(arguments, name) for name in type(arguments).model_fields}
+        try:
+            async with asyncio.timeout(tool.timeout.total_seconds()) as limit:
+                value = await _call(tool, context, given)
+        except TimeoutError as error:
+            if limit.expired():
+                raise EffectUnknown(f"{tool.name}: no answer within {tool.timeout}") from error
+            return Failed(reason=f"{tool.name}: {type(error).__name__}")
+        except Exception as error:  # noqa: BLE001  # whatever a tool raises is its final outcome
+            activity.logger.warning("tool %s raised %s", tool.name, type(error).__name__)
+            return Failed(reason=clean(f"{tool.name}: {type(error).__name__}: {error}")[:1000])
+        return ToolDone(text=_text(value))
+
+    def ended(self, run: Run, call: Call, facts: Facts, result: Any) -> Ended:
+        """Returns the outcome, with a long text by reference."""
+        step = ToolStep.model_validate_json(call.args[0])
+        message = tool_message(step.call_id, step.name, result)
+        content = encode_message(message)
+        if isinstance(result, ToolDone) and len(content) > MESSAGE_INLINE_BYTES_MAX:
+            ref = Ref(digest=digest(content), size=len(content),
+                      preview=message.text[:PREVIEW_CHARS])  # fmt: skip
+            short = ToolDone(ref=ref, is_error=result.is_error)
+            return Ended(short, Bound(), message=ref.digest, content=content)
+        return Ended(result, Bound(), message=message_digest(message))
+
+
+def _parent(name: str, step: ToolStep) -> Parent:
+    if name != f"t{step.turn}.tool.{step.index}":
+        return NOWHERE
+    return Parent(model=f"t{step.turn}.model", index=step.index)
+
+
+async def _call(tool: Tool, context: ToolContext[Any], given: dict[str, Any]) -> Any:
+    leading = (context,) if tool.takes_context else ()
+    if inspect.iscoroutinefunction(tool.body):
+        return await tool.body(*leading, **given)
+    # A thread cannot be stopped: at its timeout the effect of a sync tool is unknown, and says so.
+    return await asyncio.to_thread(tool.body, *leading, **given)
+
+
+def _text(value: Any) -> str:
+    return clean(value if isinstance(value, str) else to_json(value).decode())
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}"
+        for one in error.errors(include_url=False, include_input=False)
+    )

@@ -1,0 +1,126 @@
+"""Who calls, and where: the options that every command on runs and approvals shares."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar, get_type_hints
+
+import typer
+
+from runward.cli.output import EXIT_CTRL_C, EXIT_TIMEOUT, Format, failure
+
+if TYPE_CHECKING:
+    from runward.client.runs import ActingClient
+    from runward.client.settings import Settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEV_KEY_FILE = "dev.key"  # `runward dev` puts it into its state folder
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="Print as text or json")]
+Address = Annotated[
+    str | None, typer.Option(help="Temporal's host:port [TEMPORAL_ADDRESS]", metavar="HOST:PORT")
+]
+DatabaseUrl = Annotated[
+    str | None, typer.Option(help="The store's DSN [RUNWARD_DATABASE_URL]", metavar="DSN")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The user in whose name a command acts, and the servers it talks to."""
+
+    user: Annotated[str | None, typer.Option("--as", help="Act as this user", metavar="USER")] = (
+        None
+    )
+    tenant: Annotated[str | None, typer.Option(help="The user's tenant", metavar="NAME")] = None
+    role: Annotated[
+        list[str] | None, typer.Option(help="A role of the user; repeat it", metavar="NAME")
+    ] = None
+    key_file: Annotated[
+        Path | None, typer.Option(help="The key that vouches for the user", metavar="PATH")
+    ] = None
+    address: Address = None
+    namespace: Annotated[str | None, typer.Option(help="Temporal's namespace")] = None
+    profile: Annotated[str | None, typer.Option(help="A profile of temporal.toml")] = None
+    database_url: DatabaseUrl = None
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[ActingClient]:
+        """Yields the connected client of this user."""
+        from runward.client.keys import KeyFile
+        from runward.client.runward_client import RunwardClient
+        from runward.client.settings import Settings
+
+        settings = Settings.load(user=self.user, tenant=self.tenant, key_file=self.key_file)
+        user, tenant = _named(settings)
+        client = await RunwardClient.connect(
+            self.address,
+            issuer=KeyFile(_key_file(settings)),
+            namespace=self.namespace,
+            profile=self.profile,
+            database_url=self.database_url,
+        )
+        async with client:
+            yield client.acting_as(user, tenant=tenant, roles=self.role or ())
+
+
+def _named(settings: Settings) -> tuple[str, str]:
+    if not settings.user:
+        raise typer.BadParameter("say in whose name: --as USER, or RUNWARD_USER")
+    if not settings.tenant:
+        raise typer.BadParameter("say which tenant: --tenant NAME, or RUNWARD_TENANT")
+    return settings.user, settings.tenant
+
+
+def _key_file(settings: Settings) -> Path:
+    return settings.key_file or settings.state_dir / DEV_KEY_FILE
+
+
+def acting(
+    command: Callable[Concatenate[Caller, P], Coroutine[Any, Any, None]],
+) -> Callable[..., None]:
+    """Returns the command as Typer sees it: its own parameters, then those of `Caller`.
+
+    Typer reads signatures, so the shared options are spelled once, in `Caller`, and joined here.
+    """
+    hints = get_type_hints(Caller, include_extras=True)
+    shared = [
+        inspect.Parameter(
+            one.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=one.default,
+            annotation=hints[one.name],
+        )
+        for one in fields(Caller)
+    ]
+    own = [
+        one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for one in list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    ]
+
+    def run(**given: Any) -> None:
+        caller = Caller(**{one.name: given.pop(one.name) for one in fields(Caller)})
+        finish(command(caller, **given))  # type: ignore[call-arg]  # checked by Typer
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in (*own, *shared)}
+    return run
+
+
+def finish(work: Coroutine[Any, Any, R]) -> R:
+    """Returns what the work returns; a timeout and Ctrl-C end the command with their exit codes."""
+    try:
+        return asyncio.run(work)
+    except TimeoutError as error:
+        failure(TimeoutError(str(error) or "the time given with --timeout is over"))
+        raise typer.Exit(EXIT_TIMEOUT) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(EXIT_CTRL_C) from error

@@ -1,0 +1,57 @@
+"""The entry point: the tree of commands, and how errors end them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from runward.cli import approvals, db, output, runs
+from runward.cli.dev import dev
+from runward.cli.worker import worker
+
+app = typer.Typer(
+    name="runward",
+    help="Durable, governed AI-agent runs on Temporal",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(dev)
+app.command()(worker)
+app.add_typer(db.app, name="db")
+app.add_typer(runs.app, name="runs")
+app.add_typer(approvals.app, name="approvals")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("runward"))
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")
+    ] = False,
+) -> None:
+    """Durable, governed AI-agent runs on Temporal"""
+
+
+def main() -> None:
+    """Runs the command line: 0 done, 1 failed, 2 wrong usage; others are in `output.py`."""
+    try:
+        app()
+    except Exception as error:
+        if not output.expected(error):
+            raise
+        output.failure(error)
+        sys.exit(output.EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    main()

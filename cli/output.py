@@ -1,0 +1,105 @@
+"""The one place from which the command line speaks: data to stdout, everything else to stderr.
+
+What models and users wrote is never printed raw on a terminal: control characters could redraw the
+screen, and bidirectional marks could show an approver something else than what will run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TextIO
+
+Format = Literal["text", "json"]
+Row = Mapping[str, Any]
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED_RUN = 3  # the run ended, but without an answer: a limit or a budget stopped it
+EXIT_TIMEOUT = 124
+EXIT_CTRL_C = 130
+# Errors of these packages are about the world; others are our mistakes, and keep their traceback.
+_SAID = ("runward.", "temporalio.", "asyncpg.")
+
+
+def data(value: Row | Sequence[Row], output: Format) -> None:
+    """Prints data: as JSON, or for people one line per field, or a table of rows."""
+    if output == "json":
+        text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+        print(visible(text, keep="\n"))
+    elif isinstance(value, Mapping):
+        width = max(map(len, value), default=0)
+        for key, item in value.items():
+            print(f"{key.replace('_', ' '):<{width}}  {_cell(item)}")
+    elif value:
+        _table(value)
+
+
+def answer(text: str) -> None:
+    """Prints an answer as it is; on a terminal without what could drive the terminal."""
+    print(visible(text, keep="\n\t") if sys.stdout.isatty() else text)
+
+
+def note(text: str) -> None:
+    """Says something to the person at the terminal."""
+    _say(text, "2")
+
+
+def failure(error: BaseException) -> None:
+    """Says what went wrong, in one message."""
+    text = str(error) or type(error).__name__
+    _say(f"Error: {text}", "31")
+
+
+def expected(error: BaseException) -> bool:
+    """Returns whether the error is one to be told in a sentence, not with a traceback."""
+    module = f"{type(error).__module__}."
+    return module.startswith(_SAID) or isinstance(error, OSError)
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    """Returns the text with everything that does not print spelled out, such as \\u202e."""
+    return "".join(
+        one if one.isprintable() or one in keep else one.encode("unicode_escape").decode()
+        for one in text
+    )
+
+
+def coloured(stream: TextIO) -> bool:
+    """Returns whether the stream is a terminal whose user has not refused colour."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _say(text: str, style: str) -> None:
+    text = visible(text, keep="\n\t")
+    print(f"\x1b[{style}m{text}\x1b[0m" if coloured(sys.stderr) else text, file=sys.stderr)
+
+
+def _table(rows: Sequence[Row]) -> None:
+    """Prints a table on a terminal, and lines with tabs where something else reads them."""
+    heads = list(rows[0])
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("\t".join(_cell(row[head]) for head in heads))
+        return
+    # Here and not above: most commands print no table, and rich costs 0.1 s.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in heads:
+        # Folded, never cut: what an approver cannot see must not be approved.
+        table.add_column(head.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row[head])) for head in heads))
+    Console(no_color=not coloured(sys.stdout)).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_cell, value)) or "-"
+    return visible(str(value))

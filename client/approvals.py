@@ -1,0 +1,171 @@
+"""Approval requests as their approvers meet them.
+
+What is shown comes from the store's row. The ticket is bound to that row's digest, so a decision
+can only ever hold for exactly what was shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from datetime import timedelta
+
+from temporalio.client import (
+    Client,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError, FailureError
+from temporalio.service import RPCError, RPCStatusCode
+
+from runward.client.keys import TicketSource
+from runward.client.reader import Reader
+from runward.client.run_handle import answered, needs_reader, no_worker
+from runward.contracts import names
+from runward.contracts.approvals import (
+    DECISION_TTL,
+    Approval,
+    ApprovalState,
+    Decision,
+    DecisionResult,
+    DecisionWord,
+)
+from runward.contracts.encoding import clean
+from runward.contracts.errors import REFUSED, ApprovalRefused
+from runward.contracts.identity import Principal
+from runward.workflows.payloads import raw, read
+
+DECIDE_TIMEOUT_S = 20.0  # an update blocks for as long as no worker polls
+REASON_CHARS_MAX = 1000
+POLL_S = 0.1
+
+
+class Approvals:
+    """The approval requests of one tenant, read and decided by one user."""
+
+    def __init__(
+        self,
+        temporal: Client,
+        principal: Principal,
+        *,
+        issuer: TicketSource,
+        reader: Reader | None,
+        timeout_s: float = DECIDE_TIMEOUT_S,
+    ) -> None:
+        self._temporal = temporal
+        self._principal = principal
+        self._issuer = issuer
+        self._reader = reader
+        self.timeout_s = timeout_s
+
+    async def list(self, state: ApprovalState = "pending") -> builtins.list[Approval]:
+        """Returns the tenant's requests in that state, newest first."""
+        reader = needs_reader(self._reader, "The list of approval requests")
+        return await reader.approvals(self._principal.tenant, state)
+
+    async def get(self, approval_id: str) -> Approval:
+        """Returns one request; raises ApprovalRefused if the tenant has none of that id."""
+        reader = needs_reader(self._reader, f"The approval request {approval_id!r}")
+        found = await reader.approval(self._principal.tenant, approval_id)
+        if found is None:
+            raise ApprovalRefused(
+                f"The approval request {approval_id!r}",
+                f"Tenant {self._principal.tenant!r} has none of that id",
+                "See approvals.list()",
+            )
+        return found
+
+    async def approve(self, approval_id: str, reason: str = "") -> DecisionResult:
+        """Lets the call run, once, exactly as it was shown. Returns what became of the request.
+
+        Raises ApprovalRefused for a decision that does not hold: decided or expired before, a user
+        who lacks the role, the requester.
+        """
+        return await self._decide(approval_id, "approve", reason)
+
+    async def reject(self, approval_id: str, reason: str = "") -> DecisionResult:
+        """Refuses the call; the model is told. Returns and raises as `approve` does."""
+        return await self._decide(approval_id, "reject", reason)
+
+    async def signal_decision(self, approval_id: str, word: DecisionWord, reason: str = "") -> None:
+        """Sends a decision without waiting for a worker; the request's row tells what became of it.
+
+        The ticket holds for five minutes: a decision that no worker sees until then is lost.
+        """
+        approval = await self.get(approval_id)
+        asked = f"{word.capitalize()} of {approval_id!r}"
+        decision = raw(self._decision(approval, word, reason))
+        await answered(self._run(approval).signal(names.DECISION_SIGNAL, decision), asked)
+
+    async def _decide(self, approval_id: str, word: DecisionWord, reason: str) -> DecisionResult:
+        asked = f"{word.capitalize()} of {approval_id!r}"
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                result = await self._accepted(approval_id, word, reason, asked)
+        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
+            raise no_worker(asked) from error
+        if not result.accepted:
+            raise ApprovalRefused(asked, result.reason or f"It is {result.state}")
+        return result
+
+    async def _accepted(
+        self, approval_id: str, word: DecisionWord, reason: str, asked: str
+    ) -> DecisionResult:
+        """Returns the workflow's answer.
+
+        The store shows a request a moment before its workflow waits for it; until then the workflow
+        refuses, and is asked again.
+        """
+        while True:
+            approval = await self.get(approval_id)
+            if approval.state != "pending":
+                raise ApprovalRefused(asked, f"It is {approval.state} already")
+            try:
+                return await self._update(approval, word, reason)
+            except WorkflowUpdateFailedError as error:
+                if not _not_waiting_yet(error.cause):
+                    raise ApprovalRefused(asked, _message(error.cause)) from error
+            except RPCError as error:
+                if error.status is RPCStatusCode.NOT_FOUND:
+                    raise ApprovalRefused(asked, "Its run has ended") from error
+                raise
+            await asyncio.sleep(POLL_S)
+
+    async def _update(self, approval: Approval, word: DecisionWord, reason: str) -> DecisionResult:
+        value = await self._run(approval).execute_update(
+            names.DECIDE_UPDATE,
+            raw(self._decision(approval, word, reason)),
+            result_type=RawValue,
+            rpc_timeout=timedelta(seconds=self.timeout_s),
+        )
+        return read(DecisionResult, value)
+
+    def _decision(self, approval: Approval, word: DecisionWord, reason: str) -> Decision:
+        if len(reason) > REASON_CHARS_MAX:
+            raise ApprovalRefused(
+                f"A reason of {len(reason)} characters", f"At most {REASON_CHARS_MAX} fit"
+            )
+        ticket = self._issuer.ticket(
+            self._principal,
+            "decide",
+            subject=approval.id,
+            digest=approval.digest,
+            decision=word,
+            ttl=DECISION_TTL,
+        )
+        return Decision(approval_id=approval.id, ticket=ticket, reason=clean(reason))
+
+    def _run(self, approval: Approval) -> WorkflowHandle[object, object]:
+        return self._temporal.get_workflow_handle(approval.workflow_id)
+
+
+def _not_waiting_yet(cause: BaseException) -> bool:
+    return isinstance(cause, ApplicationError) and cause.type == REFUSED
+
+
+def _message(cause: BaseException) -> str:
+    while isinstance(cause, FailureError) and isinstance(cause.cause, FailureError):
+        cause = cause.cause
+    return cause.message if isinstance(cause, FailureError) else str(cause)

@@ -1,0 +1,120 @@
+"""The client of a service that speaks for its users: one connection, one issuer, many users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+from temporalio.client import Client, Plugin
+from temporalio.common import HeaderCodecBehavior
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from runward.client.keys import TicketSource
+from runward.client.reader import DirectReader, Reader
+from runward.client.runs import ActingClient
+from runward.client.settings import Settings, temporal_connection
+from runward.contracts import names
+from runward.contracts.errors import ConfigurationError
+from runward.contracts.identity import Principal
+
+WORD_CHARS_MAX = 200  # of a user, a tenant, a role: all of them must fit into one ticket
+
+
+class RunwardClient:
+    """Starts runs and decides approvals in the name of users that its issuer vouches for."""
+
+    def __init__(
+        self,
+        temporal: Client,
+        *,
+        issuer: TicketSource,
+        reader: Reader | None = None,
+        task_queue: str = names.TASK_QUEUE,
+    ) -> None:
+        self._temporal = temporal
+        self._issuer = issuer
+        self._reader = reader
+        self.task_queue = task_queue
+
+    @classmethod
+    async def connect(
+        cls,
+        address: str | None = None,
+        *,
+        issuer: TicketSource,
+        namespace: str | None = None,
+        database_url: str | None = None,
+        profile: str | None = None,
+        task_queue: str | None = None,
+        plugins: Sequence[Plugin] = (),
+    ) -> Self:
+        """Returns a connected client.
+
+        What is not given comes from TEMPORAL_* variables and profiles, RUNWARD_* variables and
+        `runward.toml`. Without a database URL, answers cannot be confirmed nor approvals read.
+        Raises ConfigurationError if Temporal cannot be reached.
+        """
+        settings = Settings.load(database_url=database_url, task_queue=task_queue)
+        options = temporal_connection(address, namespace=namespace, profile=profile)
+        try:
+            temporal = await Client.connect(
+                **options,
+                data_converter=pydantic_data_converter,
+                header_codec_behavior=HeaderCodecBehavior.CODEC,
+                plugins=plugins,
+            )
+        except (RuntimeError, OSError) as error:
+            raise ConfigurationError(
+                f"Temporal at {options['target_host']!r}",
+                str(error),
+                "Start `runward dev`, or set TEMPORAL_ADDRESS",
+            ) from error
+        reader = DirectReader(settings.dsn) if settings.dsn else None
+        return cls(temporal, issuer=issuer, reader=reader, task_queue=settings.task_queue)
+
+    @property
+    def temporal(self) -> Client:
+        """Returns the Temporal client as it was given, which speaks for nobody."""
+        return self._temporal
+
+    def acting_as(self, user: str, *, tenant: str, roles: Iterable[str] = ()) -> ActingClient:
+        """Returns the client of one user, on the same connection."""
+        if isinstance(roles, str):
+            raise ConfigurationError(
+                f"acting_as(roles={roles!r})", "roles is a list of names", f"Say [{roles!r}]"
+            )
+        principal = Principal(tenant, user, frozenset(roles))
+        for what, word in (
+            ("user", user),
+            ("tenant", tenant),
+            *(("role", one) for one in principal.roles),
+        ):
+            if not 0 < len(word) <= WORD_CHARS_MAX or not word.isprintable():
+                raise ConfigurationError(
+                    f"acting_as with {what} {word!r}",
+                    f"It is 1 to {WORD_CHARS_MAX} printable characters",
+                )
+        return ActingClient(
+            self._temporal,
+            principal,
+            issuer=self._issuer,
+            reader=self._reader,
+            task_queue=self.task_queue,
+        )
+
+    async def close(self) -> None:
+        """Closes the reader; Temporal's connection ends with its last client."""
+        if self._reader is not None:
+            await self._reader.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()

@@ -1,0 +1,119 @@
+"""Settings: `RUNWARD_*` variables, then `runward.toml`. Temporal's own are read by its SDK.
+
+Temporal's address, namespace, TLS and API key come from TEMPORAL_* variables and profiles as for
+every other Temporal tool; runward has no names of its own for them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from temporalio.envconfig import ClientConfig
+
+from runward.contracts import names
+from runward.contracts.errors import ConfigurationError
+
+CONFIG_FILE_VARIABLE = "RUNWARD_CONFIG_FILE"
+CONFIG_FILE = "runward.toml"
+ADDRESS_DEFAULT = "localhost:7233"
+STATE_DIR_DEFAULT = Path(".runward")
+
+
+class Settings(BaseSettings):
+    """What runward itself needs to know; every field can be a variable or a line in the file."""
+
+    model_config = SettingsConfigDict(env_prefix="RUNWARD_", extra="forbid", frozen=True)
+
+    database_url: SecretStr | None = None
+    key_file: Path | None = None
+    task_queue: str = names.TASK_QUEUE
+    state_dir: Path = STATE_DIR_DEFAULT
+    temporal_binary: Path | None = None
+    user: str | None = None
+    tenant: str | None = None
+
+    @classmethod
+    def load(cls, **given: Any) -> Settings:
+        """Returns the settings; what is given here and not None wins over variables and file."""
+        try:
+            return cls(**{key: value for key, value in given.items() if value is not None})
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "settings"
+            raise ConfigurationError(
+                f"The setting {where!r}", first["msg"], f"See RUNWARD_* and {config_file()}"
+            ) from None
+        except ValueError as error:  # a TOML file that is none
+            raise ConfigurationError(f"The file {str(config_file())!r}", str(error)) from error
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Returns the sources, strongest first."""
+        file = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+        return init_settings, env_settings, file
+
+    @property
+    def dsn(self) -> str | None:
+        """Returns the store's DSN in the clear, None if there is none."""
+        return self.database_url.get_secret_value() if self.database_url else None
+
+
+def config_file() -> Path:
+    """Returns the file that settings are read from; it need not exist."""
+    named = os.environ.get(CONFIG_FILE_VARIABLE)
+    if not named:
+        return Path(CONFIG_FILE)
+    path = Path(named).expanduser()
+    if not path.is_file():
+        raise ConfigurationError(
+            f"{CONFIG_FILE_VARIABLE}={named!r}", "There is no such file", "Correct or unset it"
+        )
+    return path
+
+
+def temporal_connection(
+    address: str | None = None,
+    *,
+    namespace: str | None = None,
+    profile: str | None = None,
+    default: str | None = ADDRESS_DEFAULT,
+) -> dict[str, Any]:
+    """Returns the keywords for `Client.connect`: what is given, then environment, then profile.
+
+    `default` is the address where none of them has one; with None that is an error.
+    """
+    try:
+        found: dict[str, Any] = {**ClientConfig.load_client_connect_config(profile)}
+    except (RuntimeError, OSError, ValueError) as error:
+        raise ConfigurationError(
+            "Temporal's connection settings", str(error), "Check TEMPORAL_* and temporal.toml"
+        ) from error
+    if address is not None:
+        found["target_host"] = address
+    if namespace is not None:
+        found["namespace"] = namespace
+    if "target_host" not in found:
+        if default is None:
+            raise ConfigurationError(
+                "Temporal's address",
+                "No setting names one",
+                "Set TEMPORAL_ADDRESS, or an address in temporal.toml",
+            )
+        found["target_host"] = default
+    return found

@@ -1,0 +1,79 @@
+"""Approval requests: what is asked, who may answer, and how long an answer holds.
+
+The row in the store is the authority. The first decision wins; an approval is consumed once, by
+the step it names, for exactly the digest that was shown.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ApprovalState = Literal["pending", "approved", "rejected", "expired", "consumed", "void"]
+ApprovalKind = Literal["call", "unknown"]
+DecisionWord = Literal["approve", "reject"]
+
+APPROVAL_TTL = timedelta(hours=24)
+EXECUTION_TTL = timedelta(hours=1)  # an approval that nobody used for this long no longer holds
+DECISION_TTL = timedelta(minutes=5)
+
+DECLINED = "approval declined"
+NO_APPROVER = "approval required; no approver"
+EXPIRED = "approval expired"
+
+
+class ApprovalRequest(BaseModel):
+    """What crosses into the workflow: enough to wait for, never the arguments."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, extra="ignore")
+
+    id: str = Field(alias="i")
+    digest: str = Field(alias="d")
+    kind: ApprovalKind = Field("call", alias="k")
+    title: str = Field(alias="t")
+    expires_at: datetime = Field(alias="x")
+
+
+class Approval(BaseModel):
+    """A request as approvers see it, arguments included: exactly what will run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    tenant: str
+    workflow_id: str
+    run_id: str
+    step: str
+    kind: ApprovalKind
+    tool: str
+    arguments: str
+    digest: str
+    requester: str
+    approver_role: str | None
+    state: ApprovalState
+    reason: str
+    decided_by: str | None
+    created_at: datetime
+    expires_at: datetime
+
+
+class Decision(BaseModel):
+    """A decision on its way through a workflow: the ticket says who, on what, and which word."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, extra="ignore")
+
+    approval_id: str = Field(alias="i", max_length=64)
+    ticket: str = Field(alias="t", max_length=4096)
+    reason: str = Field("", alias="r", max_length=1000)
+
+
+class DecisionResult(BaseModel):
+    """What became of a decision; `accepted` is False where it does not hold, with the reason."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, extra="ignore")
+
+    accepted: bool = Field(alias="a")
+    state: ApprovalState = Field(alias="s")
+    reason: str = Field("", alias="r")

@@ -1,0 +1,126 @@
+"""Permissions as a pure decision: deny > ask > allow, and a rule that is named.
+
+What the policy does not know is denied. Modes change defaults only; lists hold in every mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from runward.contracts.encoding import digest_of
+from runward.contracts.tools import Effect, Tool
+
+Mode = Literal["plan", "default", "acceptEdits", "unattended", "bypassPermissions"]
+Word = Literal["deny", "ask", "allow"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A decision, the reason a user or a model reads, and the rule that decided."""
+
+    word: Word
+    reason: str
+    rule: str
+
+
+class Policy(Protocol):
+    """Decides calls; pure, so that a stored decision can be explained again."""
+
+    def judge(self, tool: Tool, *, user: str, roles: frozenset[str]) -> Verdict:
+        """Returns the verdict on one call of the tool by this user."""
+        ...
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Returns the policy as canonical data; its digest is its version."""
+        ...
+
+
+# Effect x mode -> verdict, where no list and no `requires_approval` decides. Printed in the docs.
+_READ_ONLY: dict[Effect, Word] = {
+    "read": "allow",
+    "write": "deny",
+    "external": "deny",
+    "money": "deny",
+    "secret": "deny",
+}
+_ASK: dict[Effect, Word] = {
+    "read": "allow",
+    "write": "allow",
+    "external": "allow",
+    "money": "ask",
+    "secret": "ask",
+}
+DEFAULTS: dict[Mode, dict[Effect, Word]] = {
+    "plan": _READ_ONLY,
+    "default": _ASK,
+    "acceptEdits": _ASK,
+    "unattended": {**_ASK, "money": "deny", "secret": "deny"},
+    "bypassPermissions": {**_ASK, "money": "allow", "secret": "allow"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StandardPermissions:
+    """One mode with an allow-list and a deny-list of tool names; None allows every known tool."""
+
+    mode: Mode = "default"
+    allowed_tools: Sequence[str] | None = None
+    denied_tools: Sequence[str] = ()
+
+    def judge(self, tool: Tool, *, user: str, roles: frozenset[str]) -> Verdict:
+        """Returns the verdict; the strongest of all that apply wins."""
+        if tool.name in self.denied_tools:
+            return Verdict("deny", f"{tool.name}: denied by policy", "denied_tools")
+        if self.allowed_tools is not None and tool.name not in self.allowed_tools:
+            return Verdict("deny", f"{tool.name}: not in allow-list", "allowed_tools")
+        word = DEFAULTS[self.mode][tool.effect]
+        if word == "allow" and (tool.requires_approval or self._shields(tool)):
+            word = "deny" if self.mode in ("plan", "unattended") else "ask"
+        rule = f"mode:{self.mode}"
+        if word == "ask":
+            kind = "destructive" if tool.destructive else tool.effect
+            return Verdict("ask", f"{tool.name}: {kind} call requires approval", rule)
+        return Verdict(word, "" if word == "allow" else f"{tool.name}: denied by policy", rule)
+
+    def _shields(self, tool: Tool) -> bool:
+        return tool.destructive and self.mode not in ("acceptEdits", "bypassPermissions")
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Returns the policy as canonical data."""
+        allowed = None if self.allowed_tools is None else sorted(self.allowed_tools)
+        return {
+            "kind": "standard",
+            "mode": self.mode,
+            "allowed": allowed,
+            "denied": sorted(self.denied_tools),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PerUserPermissions:
+    """A policy per user, and one for everybody else."""
+
+    policies: Mapping[str, Policy]
+    default: Policy = field(default_factory=StandardPermissions)
+
+    def judge(self, tool: Tool, *, user: str, roles: frozenset[str]) -> Verdict:
+        """Returns the verdict of the user's own policy."""
+        return self.policies.get(user, self.default).judge(tool, user=user, roles=roles)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Returns the policy as canonical data."""
+        return {
+            "kind": "per_user",
+            "default": self.default.body,
+            "users": {user: policy.body for user, policy in self.policies.items()},
+        }
+
+
+def version(policy: Policy) -> str:
+    """Returns the policy's version: the digest of its body."""
+    return digest_of(policy.body)

@@ -1,0 +1,128 @@
+"""What each governed activity type tells the step: what will run, its bound, how it ended.
+
+A shape knows one activity type; `GovernedStep` knows none. The body learns the step it runs in from
+`CURRENT`, never from its input: input can be forged, what the store knows cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from runward.contracts.agents import Agent
+from runward.contracts.budget import Bound, Budget
+from runward.contracts.outcomes import AnyOutcome
+from runward.contracts.runs import RunRequest
+from runward.contracts.steps import Parent, Run, StepKind, TranscriptRow
+from runward.contracts.tools import Tool
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One scheduled activity, as the server tells it; `scheduled_at` is the server's clock."""
+
+    activity_type: str
+    step: str
+    workflow_id: str
+    run_id: str
+    workflow_type: str
+    attempt: int
+    scheduled_at: datetime
+    args: tuple[Any, ...]
+    headers: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What will run: all that the concerns judge. `request` is there in a run's first step."""
+
+    kind: StepKind
+    name: str
+    digest: str
+    tool: Tool | None = None
+    agent: Agent[Any] | None = None
+    budget: Budget | None = None
+    approver_role: str | None = None
+    arguments: str = ""
+    parent: Parent | None = None
+    bound: Bound = field(default_factory=Bound)
+    output_price: int = 0  # nano-USD per output token, to shrink a request that does not fit
+    prepared: Any = None  # what the body needs and `facts` already had to load
+    problem: str = ""  # why this can never run; recorded as denied
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a body ended: the outcome and what the store records with it."""
+
+    outcome: AnyOutcome
+    actual: Bound
+    head: str = ""
+    message: str = ""
+    grants: tuple[str, ...] = ()
+    transcript: tuple[TranscriptRow, ...] = ()
+    content: bytes = b""
+    closes_with: str | None = None  # digest of the answer, where this step answers the run
+
+
+class Shape(Protocol):
+    """One governed activity type."""
+
+    @property
+    def foreign(self) -> bool:
+        """Returns whether this is a user's own activity, whose result is a bare value."""
+        ...
+
+    def opens(self, call: Call) -> RunRequest | str:
+        """Returns what this call would start: a request, or the digest a ticket must name."""
+        ...
+
+    async def facts(self, run: Run, call: Call) -> Facts:
+        """Returns what will run. Errors: `Later` where the worker cannot know yet."""
+        ...
+
+    def ended(self, run: Run, call: Call, facts: Facts, result: Any) -> Ended:
+        """Returns how the step ended, from what the body returned or from a refusal's outcome."""
+        ...
+
+
+class Later(Exception):
+    """This worker cannot take the step now, another one or a later attempt may."""
+
+
+class Forged(Exception):
+    """The input does not fit the step that it came under: no workflow of ours wrote it."""
+
+
+class BodyFailed(Exception):
+    """A body that ended without an outcome; says what is known of its effect and its bill."""
+
+    def __init__(
+        self, reason: str, *, retryable: bool, unbilled: bool, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retryable = retryable
+        self.unbilled = unbilled
+        self.retry_after_s = retry_after_s
+
+
+class EffectUnknown(Exception):
+    """A body that was cut off inside: its effect may or may not have happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The step that a body runs in."""
+
+    run: Run
+    key: str  # the idempotency key, the same for every attempt
+    call: Call
+    facts: Facts
+    output_tokens: int  # what the hold allows; at most what was asked for
+
+
+CURRENT: ContextVar[Step] = ContextVar("runward.step")

@@ -1,0 +1,93 @@
+"""Messages, and the hash chain that names a conversation by its head.
+
+A message is in Temporal's history once, as the outcome of the step that made it. A model step's
+input is the head of its prefix and the digests of what is new; the worker finds the content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from runward.contracts.encoding import clean, digest
+
+GENESIS = digest(b"runward.transcript.v1")
+
+
+class _Wire(BaseModel):
+    """A frozen wire type with compact keys; fields are only ever added, with defaults."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, extra="ignore")
+
+
+class ToolCall(_Wire):
+    """One call that the model asks for; `arguments` is JSON text exactly as the model wrote it."""
+
+    id: str = Field(alias="i")
+    name: str = Field(alias="n")
+    arguments: str = Field(alias="a")
+
+
+class UserMessage(_Wire):
+    """What the user, or a repair, says to the model."""
+
+    kind: Literal["user"] = Field("user", alias="k")
+    text: str = Field(alias="t")
+
+
+class AssistantMessage(_Wire):
+    """What the model answered: text, tool calls, or both."""
+
+    kind: Literal["assistant"] = Field("assistant", alias="k")
+    text: str = Field("", alias="t")
+    calls: tuple[ToolCall, ...] = Field((), alias="c")
+
+
+class ToolMessage(_Wire):
+    """What a tool call came to, as the model sees it."""
+
+    kind: Literal["tool"] = Field("tool", alias="k")
+    call_id: str = Field(alias="i")
+    name: str = Field(alias="n")
+    text: str = Field(alias="t")
+    is_error: bool = Field(False, alias="e")
+
+
+Message = Annotated[UserMessage | AssistantMessage | ToolMessage, Field(discriminator="kind")]
+_MESSAGE: TypeAdapter[UserMessage | AssistantMessage | ToolMessage] = TypeAdapter(Message)
+
+
+def encode_message(message: Message) -> bytes:
+    """Returns the message's bytes, the ones that are hashed and stored."""
+    return clean(message.model_dump_json(by_alias=True, exclude_defaults=False)).encode()
+
+
+def decode_message(data: bytes | str) -> Message:
+    """Returns the message that `encode_message` wrote; a ValidationError if it is none."""
+    return _MESSAGE.validate_json(data)
+
+
+def message_digest(message: Message) -> str:
+    """Returns the digest by which a step names this message."""
+    return digest(encode_message(message))
+
+
+def extend(head: str, digests: Iterable[str]) -> str:
+    """Returns the head after appending messages: head_i = H(head_{i-1} || len || H(message_i))."""
+    for item in digests:
+        raw = item.encode()
+        head = digest(head.encode() + len(raw).to_bytes(8, "big") + raw)
+    return head
+
+
+def head_of(messages: Iterable[Message]) -> str:
+    """Returns the head of a whole conversation."""
+    return extend(GENESIS, map(message_digest, messages))
+
+
+def short_tag(text: str, key: bytes = b"") -> str:
+    """Returns a keyed 16-character tag for a name that must not appear in the clear."""
+    return hashlib.blake2b(text.encode(), key=key, digest_size=8).hexdigest()

@@ -1,0 +1,70 @@
+"""Audit: the intent before the effect and the outcome after it, in the step's own commits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from runward.contracts.audit import Record, RecordKind
+from runward.contracts.steps import Run, StepKey
+from runward.interceptors.concern import Attempt
+
+WORKER = "worker"
+
+
+class Audit:
+    """Writes exact bytes; the store adds nothing to them."""
+
+    def open(self, attempt: Attempt) -> None:
+        """Writes the intent. It is committed only if the attempt is admitted."""
+        draft = attempt.draft
+        record = step_record("intent", attempt)
+        attempt.intent = replace(record, rule=draft.rule, policy=attempt.run.policy)
+        draft.intent = attempt.intent.leaf
+
+
+def step_record(kind: RecordKind, attempt: Attempt) -> Record:
+    """Returns a record about this attempt, without an outcome."""
+    draft, run = attempt.draft, attempt.run
+    return Record(
+        kind=kind,
+        tenant=run.tenant,
+        user=run.user,
+        session=run.session,
+        run=run.run_id,
+        workflow=run.workflow_id,
+        step=_step(draft.key),
+        attempt=draft.attempt,
+        actor="model" if draft.kind == "tool" else WORKER,
+        agent=run.agent,
+        action=draft.name,
+        digest=draft.digest,
+        at=datetime.now(UTC),
+    )
+
+
+def run_record(kind: RecordKind, run: Run, *, action: str, actor: str, digest: str = "",
+               outcome: str = "", result: str = "") -> Record:  # fmt: skip
+    """Returns a record about the run itself."""
+    return Record(
+        kind=kind,
+        tenant=run.tenant,
+        user=run.user,
+        session=run.session,
+        run=run.run_id,
+        workflow=run.workflow_id,
+        step="",
+        attempt=0,
+        actor=actor,
+        agent=run.agent,
+        action=action,
+        digest=digest,
+        at=datetime.now(UTC),
+        policy=run.policy,
+        outcome=outcome,
+        result=result,
+    )
+
+
+def _step(key: StepKey) -> str:
+    return f"{key.round}.{key.epoch}.{key.step}"

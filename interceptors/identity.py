@@ -1,0 +1,159 @@
+"""Identity: whose run a step belongs to. Learned once from a ticket, then from the store only.
+
+An execution that the store does not know is described by the server: the same first run id makes it
+the same run (continued, reset or retried), anything else is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cachetools import LRUCache
+from temporalio.exceptions import ApplicationError
+
+from runward.contracts import names
+from runward.contracts.agents import Agent
+from runward.contracts.encoding import canonical, digest_of
+from runward.contracts.errors import REFUSED, TicketRefused
+from runward.contracts.identity import Ticket, key_id, verify
+from runward.contracts.policy import Policy
+from runward.contracts.runs import RunRequest
+from runward.contracts.shapes import Call, Shape
+from runward.contracts.steps import Opening, Run
+from runward.interceptors.audit import run_record
+from runward.store.pool import Store
+
+RUNS_CACHED_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What the server says of an execution, which no client can write."""
+
+    first_run_id: str
+    kind: Literal["first", "continued", "reset", "retried"]
+
+
+Describe = Callable[[str, str], Awaitable[Execution]]
+
+
+class Identity:
+    """Finds the run of a call, or opens one on a verified ticket."""
+
+    def __init__(
+        self, store: Store, describe: Describe, agents: Mapping[str, Agent[Any]], policy: Policy
+    ) -> None:
+        self._store = store
+        self._describe = describe
+        self._agents = agents
+        self._policy_body = canonical(policy.body)
+        self._policy = digest_of(policy.body)
+        self._known: LRUCache[tuple[str, str], Run] = LRUCache(RUNS_CACHED_MAX)
+
+    async def of(self, call: Call, shape: Shape) -> tuple[Run, Opening | None]:
+        """Returns the run, and what opens it where this is its first step.
+
+        Errors: a non-retryable ApplicationError where nobody can be proven to have started it.
+        """
+        run = await self.known(call)
+        if run is not None:
+            return run, None
+        header = call.headers.get(names.TICKET_HEADER)
+        if header is not None:
+            try:
+                return await self._opening(call, shape, header)
+            except TicketRefused as error:
+                # A reset, a retry and a cron repeat the start's headers, long after it was valid.
+                run = await self._continued(call)
+                if run is None:
+                    raise refused(str(error)) from None  # its cause is for nobody outside
+                return run, None
+        return await self.adopted(call), None
+
+    async def known(self, call: Call) -> Run | None:
+        """Returns the run of an execution that the store knows."""
+        key = (call.workflow_id, call.run_id)
+        run = self._known.get(key)
+        if run is None:
+            run = await self._store.runs.find(*key)
+            if run is not None:
+                self._known[key] = run
+        return run
+
+    async def adopted(self, call: Call) -> Run:
+        """Returns the run that an unknown execution continues, as the server describes it."""
+        run = await self._continued(call)
+        if run is None:
+            raise refused(
+                "this execution was not started with a ticket", "Start it with acting_as()"
+            )
+        return run
+
+    async def _continued(self, call: Call) -> Run | None:
+        found = await self._describe(call.workflow_id, call.run_id)
+        if found.kind == "first":
+            return None
+        run = await self._store.runs.adopt(
+            call.workflow_id, call.run_id, found.first_run_id, found.kind
+        )
+        if run is not None:
+            self._known[(call.workflow_id, call.run_id)] = run
+        return run
+
+    def forget(self) -> None:
+        """Empties the cache; the store still knows every run."""
+        self._known.clear()
+
+    async def _opening(self, call: Call, shape: Shape, header: bytes) -> tuple[Run, Opening]:
+        try:
+            token = str(json.loads(header))
+        except ValueError as error:
+            raise TicketRefused("a ticket", "It is not text") from error
+        issuer = await self._store.issuers.find(key_id(token))
+        ticket = verify(token, issuer, at=call.scheduled_at)
+        asked = shape.opens(call)
+        wanted = asked.digest if isinstance(asked, RunRequest) else asked
+        if (ticket.operation, ticket.subject, ticket.digest) != ("start", call.workflow_id, wanted):
+            raise TicketRefused("a ticket", "It was issued for another request")
+        return self._open(call, ticket, asked)
+
+    def _open(self, call: Call, ticket: Ticket, asked: RunRequest | str) -> tuple[Run, Opening]:
+        agent = self._agents.get(asked.agent) if isinstance(asked, RunRequest) else None
+        name = asked.agent if isinstance(asked, RunRequest) else call.workflow_type
+        session = asked.session_id if isinstance(asked, RunRequest) else ""
+        who = ticket.principal
+        run = Run(
+            tenant=who.tenant,
+            run_id=call.run_id,
+            workflow_id=call.workflow_id,
+            user=who.user,
+            roles=who.roles,
+            agent=name,
+            session=session,
+            policy=self._policy,
+        )
+        started = run_record("run_started", run, action=name, actor="user", digest=ticket.digest)
+        opening = Opening(
+            user=who.user,
+            roles=tuple(sorted(who.roles)),
+            agent=name,
+            agent_digest="" if agent is None else agent.snapshot_digest,
+            agent_snapshot=b"" if agent is None else canonical(agent.snapshot),
+            policy=self._policy,
+            policy_body=self._policy_body,
+            session=session,
+            request_digest=ticket.digest,
+            kid=ticket.kid,
+            jti=ticket.jti,
+            record=started.leaf,
+        )
+        return run, opening
+
+
+def refused(holds: str, instead: str = "") -> ApplicationError:
+    """Returns the error that ends an attempt for good, without an effect."""
+    text = ". ".join(part for part in (f"refused: {holds}", instead) if part)
+    return ApplicationError(text, type=REFUSED, non_retryable=True)

@@ -1,0 +1,330 @@
+"""The governed step: identity, permissions, budget, approvals, audit, the effect, its record.
+
+Two commits: `step_open` decides everything in one transaction before the effect, `step_close`
+records the outcome after it. If `step_open` cannot commit, the effect does not happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar, assert_never, cast
+from uuid import uuid4
+
+from pydantic import ValidationError
+from temporalio import activity
+from temporalio.common import RawValue
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ExecuteActivityInput,
+    Interceptor,
+)
+
+from runward.contracts.audit import leaf_hash
+from runward.contracts.encoding import digest
+from runward.contracts.errors import StoreUnavailable
+from runward.contracts.outcomes import (
+    Denied,
+    Failed,
+    Final,
+    NeedsApproval,
+    Unknown,
+    encode_outcome,
+)
+from runward.contracts.shapes import (
+    CURRENT,
+    BodyFailed,
+    Call,
+    EffectUnknown,
+    Ended,
+    Forged,
+    Later,
+    Shape,
+    Step,
+)
+from runward.contracts.steps import (
+    Admitted,
+    Answer,
+    Asked,
+    Close,
+    Closed,
+    Closing,
+    Draft,
+    Opening,
+    Recorded,
+    Refused,
+    Resolution,
+    Run,
+    Settled,
+    Short,
+    StepKey,
+    StepState,
+    Wait,
+)
+from runward.interceptors import answers
+from runward.interceptors.approvals import Approvals
+from runward.interceptors.audit import Audit, run_record, step_record
+from runward.interceptors.budget import Budgets
+from runward.interceptors.concern import Attempt, Concern
+from runward.interceptors.heartbeat import heartbeating
+from runward.interceptors.identity import Identity, refused
+from runward.interceptors.permissions import Permissions
+from runward.store.pool import Store
+
+OPEN_AGAIN_FOR = timedelta(seconds=8)  # resent under the same nonce, in case only the ack was lost
+AGAIN_AFTER_S = 0.25
+CONTENDED_DELAY_S = 1.0
+WAIT_DELAY_S = 2.0
+_STATES: dict[type, StepState] = {Denied: "denied", Failed: "failed", Unknown: "unknown"}
+
+T = TypeVar("T")
+
+
+class Governance(Interceptor):
+    """Puts the governed step around activities. `shapes` maps governed types to what they are."""
+
+    def __init__(
+        self,
+        store: Store,
+        shapes: Mapping[str, Shape],
+        identity: Identity,
+        permissions: Permissions,
+        budgets: Budgets,
+        approvals: Approvals,
+    ) -> None:
+        self.store = store
+        self.shapes = shapes
+        self.identity = identity
+        self.budgets = budgets
+        # Visible and ordered: each may rely on what stands before it in the draft.
+        self.concerns: tuple[Concern, ...] = (permissions, budgets, approvals, Audit())
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        """Returns the governed step around the activity."""
+        return GovernedStep(next, self)
+
+
+class GovernedStep(ActivityInboundInterceptor):
+    """One attempt of one step, from the call to its recorded outcome."""
+
+    def __init__(self, following: ActivityInboundInterceptor, governance: Governance) -> None:
+        super().__init__(following)
+        self._g = governance
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+        """Returns the recorded outcome; runs the body only after `step_open` has committed."""
+        shape = self._g.shapes.get(activity.info().activity_type)
+        if shape is None:
+            return await super().execute_activity(input)
+        call = _call(input)
+        try:
+            async with heartbeating():
+                outcome = await self._governed(call, shape, input)
+        except (Forged, ValidationError) as error:
+            raise refused("the input does not fit this step") from error
+        except (StoreUnavailable, Later) as error:
+            raise answers.later(str(error), WAIT_DELAY_S) from error
+        give = answers.foreign if shape.foreign else answers.own
+        return give(outcome)
+
+    async def _governed(self, call: Call, shape: Shape, input: ExecuteActivityInput) -> bytes:
+        run, opening = await self._g.identity.of(call, shape)
+        attempt = await self._draft(call, shape, run, opening)
+        answer = await _finish(self._open(attempt))
+        if opening is not None and isinstance(answer, Refused) and answer.code == "ticket":
+            # The ticket opened another execution of this chain: who this is, the server knows.
+            run = await self._g.identity.adopted(call)
+            attempt = await self._draft(call, shape, run, None)
+            answer = await _finish(self._open(attempt))
+        match answer:
+            case Recorded(outcome=outcome):
+                return outcome
+            case Admitted():
+                await self._still_wanted(attempt)
+                return await self._admitted(attempt, shape, input)
+            case Settled(state=state, reason=reason):
+                kind = Denied if state == "denied" else Unknown
+                return await self._record(attempt, shape, kind(reason=reason), "release")
+            case Asked(request=request):
+                return encode_outcome(NeedsApproval(request=request))
+            case Short() if answer.contended:
+                raise answers.later("the budget is held by other calls", CONTENDED_DELAY_S)
+            case Short():
+                return encode_outcome(self._g.budgets.refusal(attempt, answer))
+            case Wait(reason=reason):
+                raise answers.later(reason, WAIT_DELAY_S)
+            case Refused(reason=reason):
+                raise refused(reason)
+            case _:
+                assert_never(answer)
+
+    async def _draft(self, call: Call, shape: Shape, run: Run, opening: Opening | None) -> Attempt:
+        facts = await shape.facts(run, call)
+        tool = facts.tool
+        draft = Draft(
+            key=StepKey(run.tenant, run.run_id, call.step, run.epoch, run.round),
+            kind=facts.kind,
+            name=facts.name,
+            digest=facts.digest,
+            workflow_id=call.workflow_id,
+            execution_run_id=call.run_id,
+            attempt=call.attempt,
+            nonce=uuid4().hex,
+            idempotent=facts.kind == "model" or (tool is not None and tool.idempotent),
+            on_unknown="ask" if tool is None else tool.on_unknown,
+            parent=facts.parent,
+            opening=opening,
+        )
+        attempt = Attempt(call, run, facts, draft)
+        for concern in self._g.concerns:
+            concern.open(attempt)
+        return attempt
+
+    async def _open(self, attempt: Attempt) -> Answer:
+        answer = await self._opened(attempt.draft)
+        if isinstance(answer, Short):
+            smaller = self._g.budgets.shrink(attempt, answer)
+            if smaller is not None:
+                attempt.draft.bound = smaller
+                answer = await self._opened(attempt.draft)
+        return answer
+
+    async def _opened(self, draft: Draft) -> Answer:
+        until = datetime.now(UTC) + OPEN_AGAIN_FOR
+        while True:
+            try:
+                return await self._g.store.steps.open(draft)
+            except StoreUnavailable:
+                # The nonce is the same: if only the answer was lost, the store says so.
+                if datetime.now(UTC) > until:
+                    raise
+                await asyncio.sleep(AGAIN_AFTER_S)
+
+    async def _admitted(self, attempt: Attempt, shape: Shape, input: ExecuteActivityInput) -> bytes:
+        facts, draft = attempt.facts, attempt.draft
+        step = Step(attempt.run, draft.key.idempotency_key, attempt.call, facts,
+                    draft.bound.output_tokens)  # fmt: skip
+        token = CURRENT.set(step)
+        try:
+            result = await super().execute_activity(input)
+        except BodyFailed as error:
+            return await self._failed(attempt, shape, error)
+        except EffectUnknown as error:
+            return await self._unknown(attempt, shape, str(error))
+        except asyncio.CancelledError:
+            # Without idempotency nobody may claim that nothing happened: the intent stays open.
+            if draft.idempotent:
+                await self._give_up(attempt, "forfeit")
+            raise
+        finally:
+            CURRENT.reset(token)
+        return await self._record(attempt, shape, result, "settle")
+
+    async def _still_wanted(self, attempt: Attempt) -> None:
+        """Gives the hold back where the attempt was cancelled while the store decided."""
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            await self._give_up(attempt, "release")
+            raise asyncio.CancelledError
+
+    async def _failed(self, attempt: Attempt, shape: Shape, error: BodyFailed) -> bytes:
+        resolution: Resolution = "release" if error.unbilled else "forfeit"
+        if not error.retryable:
+            return await self._record(attempt, shape, Failed(reason=error.reason), resolution)
+        await self._give_up(attempt, resolution)
+        raise answers.later(error.reason, error.retry_after_s) from error
+
+    async def _unknown(self, attempt: Attempt, shape: Shape, reason: str) -> bytes:
+        """Records what nobody can know, or lets the next attempt ask, as the tool wants it."""
+        draft = attempt.draft
+        if draft.idempotent or draft.on_unknown == "tell":
+            return await self._record(attempt, shape, Unknown(reason=reason), "forfeit")
+        raise answers.later(reason, AGAIN_AFTER_S)
+
+    async def _give_up(self, attempt: Attempt, resolution: Resolution) -> None:
+        record = replace(step_record("outcome", attempt), outcome="retry")
+        draft = attempt.draft
+        await self._closed(Close(draft.key, draft.nonce, draft.attempt, None,
+                                 record=record.leaf, resolution=resolution))  # fmt: skip
+
+    async def _record(
+        self, attempt: Attempt, shape: Shape, result: Any, resolution: Resolution
+    ) -> bytes:
+        """Returns the recorded outcome: this one, or the one that was recorded first."""
+        ended = shape.ended(attempt.run, attempt.call, attempt.facts, result)
+        outcome = cast(Final, ended.outcome)
+        state = _STATES.get(type(outcome), "done")
+        result = digest(encode_outcome(outcome))
+        record = replace(step_record("outcome", attempt), outcome=state, result=result)
+        outcome = outcome.model_copy(update={"leaf": leaf_hash(record.leaf)})
+        closed = await self._closed(
+            Close(
+                key=attempt.draft.key,
+                nonce=attempt.draft.nonce,
+                attempt=attempt.draft.attempt,
+                state=state,
+                outcome=encode_outcome(outcome),
+                record=record.leaf,
+                resolution=resolution,
+                actual=ended.actual,
+                head=ended.head,
+                message=ended.message,
+                grants=ended.grants,
+                transcript=ended.transcript,
+                content=ended.content,
+                closing=_closing(attempt, ended),
+            )
+        )
+        return closed.outcome
+
+    async def _closed(self, close: Close) -> Closed:
+        return await _finish(self._close_until_answered(close))
+
+    async def _close_until_answered(self, close: Close) -> Closed:
+        while True:
+            try:
+                return await self._g.store.steps.close(close)
+            except StoreUnavailable:
+                await asyncio.sleep(AGAIN_AFTER_S)  # heartbeating, until the attempt ends
+
+
+def _closing(attempt: Attempt, ended: Ended) -> Closing | None:
+    if ended.closes_with is None:
+        return None
+    record = run_record("run_ended", attempt.run, action=attempt.run.agent, actor="worker",
+                        outcome="answered", result=ended.closes_with)  # fmt: skip
+    return Closing("answered", "", ended.closes_with, record.leaf)
+
+
+def _call(input: ExecuteActivityInput) -> Call:
+    info = activity.info()
+    if info.is_local or info.workflow_id is None or info.workflow_run_id is None:
+        raise refused(
+            f"{info.activity_type} is governed",
+            "Schedule it as a normal activity of a workflow: a local one cannot be bound",
+        )
+    return Call(
+        activity_type=info.activity_type,
+        step=info.activity_id,
+        workflow_id=info.workflow_id,
+        run_id=info.workflow_run_id,
+        workflow_type=info.workflow_type or "",
+        attempt=info.attempt,
+        scheduled_at=info.scheduled_time,
+        args=tuple(one.payload.data if isinstance(one, RawValue) else one for one in input.args),
+        headers={name: payload.data for name, payload in input.headers.items()},
+    )
+
+
+async def _finish(work: Awaitable[T]) -> T:
+    """Returns what the work comes to, even if the attempt is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+    return task.result()

@@ -1,0 +1,104 @@
+"""Waiting for a person, inside the workflow: durable, and without a worker slot.
+
+Works for `AgentRun` and for users' own workflows alike: the handlers are set by the interceptor.
+A handler only wakes; the store decides, and the step asks the store again.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import ApplicationError
+
+from runward.contracts import names
+from runward.contracts.approvals import ApprovalRequest, Decision, DecisionResult
+from runward.contracts.errors import REFUSED
+from runward.contracts.wire import JSON_PLAIN, decode_wire, encode_wire
+
+DECIDE_TIMEOUT = timedelta(seconds=30)
+DECIDE_RETRY = RetryPolicy(maximum_interval=timedelta(seconds=15))
+DECISIONS_BEFORE_REQUEST_MAX = 1000
+
+
+class Waiting:
+    """The approval requests that one execution waits for."""
+
+    def __init__(self) -> None:
+        self._pending: dict[str, ApprovalRequest] = {}
+        self._decided: set[str] = set()
+
+    def listen(self) -> None:
+        """Sets the doors for decisions: an update that validates and answers, and a signal."""
+        workflow.set_update_handler(
+            names.DECIDE_UPDATE, self._on_update, validator=self._check_update
+        )
+        workflow.set_signal_handler(names.DECISION_SIGNAL, self._on_signal)
+        workflow.set_query_handler(names.PENDING_QUERY, self._on_query)
+
+    async def until_decided(self, request: ApprovalRequest) -> None:
+        """Waits until the request is decided or expired."""
+        self._pending[request.id] = request
+        workflow.set_current_details(f"waiting for approval of {request.title}")
+        try:
+            await workflow.wait_condition(
+                lambda: request.id in self._decided,
+                timeout=max(request.expires_at - workflow.now(), timedelta(seconds=1)),
+                timeout_summary=f"approval of {request.title} expires",
+            )
+        except TimeoutError:
+            pass  # the step asks the store again, which records the expiry
+        finally:
+            del self._pending[request.id]
+            # A decision wakes once. What it is worth the store says, and may ask again.
+            self._decided.discard(request.id)
+
+    def _check_update(self, value: RawValue) -> None:
+        decision = _decision(value)
+        if decision.approval_id not in self._pending:
+            raise ApplicationError(
+                f"approval {decision.approval_id!r} is not pending here", type=REFUSED
+            )
+
+    async def _on_update(self, value: RawValue) -> RawValue:
+        result = await self._decide(_decision(value))
+        return _raw(encode_wire(result))
+
+    async def _on_signal(self, value: RawValue) -> None:
+        try:
+            decision = _decision(value)
+        except ApplicationError:
+            return  # malformed: never a decision, and no reason to fail the run
+        if len(self._decided) < DECISIONS_BEFORE_REQUEST_MAX:
+            await self._decide(decision)
+
+    async def _decide(self, decision: Decision) -> DecisionResult:
+        answer = await workflow.execute_activity(
+            names.DECIDE_APPROVAL,
+            _raw(encode_wire(decision)),
+            result_type=RawValue,
+            start_to_close_timeout=DECIDE_TIMEOUT,
+            retry_policy=DECIDE_RETRY,
+            summary="decide approval",
+        )
+        result = decode_wire(DecisionResult, answer.payload.data)
+        if result.state != "pending":
+            self._decided.add(decision.approval_id)
+        return result
+
+    def _on_query(self) -> RawValue:
+        rows = b",".join(encode_wire(one) for one in self._pending.values())
+        return _raw(b"[" + rows + b"]")
+
+
+def _decision(value: RawValue) -> Decision:
+    try:
+        return decode_wire(Decision, value.payload.data)
+    except ValueError as error:
+        raise ApplicationError("not a decision", type=REFUSED) from error
+
+
+def _raw(data: bytes) -> RawValue:
+    return RawValue(Payload(metadata=JSON_PLAIN, data=data))

@@ -1,0 +1,122 @@
+"""Connections, and what the database's errors mean to those who wait for it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import asyncpg
+
+from runward.contracts.errors import (
+    ConfigurationError,
+    RequestRefused,
+    RunwardError,
+    StoreUnavailable,
+)
+
+COMMAND_S_MAX = 10.0
+CONNECTIONS_MAX = 10  # two lanes of two for steps, as many for slow tenants, two for reads
+
+Row = asyncpg.Record
+Trouble = Literal["busy", "away", "item"]
+
+_BUSY = ("55P03", "40P01", "40001")  # lock_not_available, deadlock_detected, serialization_failure
+_AWAY = ("08", "53", "57", "58")  # connection, resources, operator intervention, system
+_SETUP = ("28", "3D", "3F", "42")  # authorization, no such database or schema, no such object
+
+
+def trouble(error: BaseException) -> Trouble:
+    """Returns what failed: a lock was not free, the store is away, or one item is at fault."""
+    state = getattr(error, "sqlstate", None)
+    if state in _BUSY:
+        return "busy"
+    if isinstance(state, str) and isinstance(error, asyncpg.PostgresError):
+        return "away" if state[:2] in _AWAY else "item"
+    # asyncpg's DataError is an argument that cannot be encoded; its siblings are connections.
+    if isinstance(error, asyncpg.InterfaceError):
+        return "item" if isinstance(error, asyncpg.DataError) else "away"
+    return "away" if isinstance(error, (OSError, TimeoutError)) else "item"
+
+
+def translate(error: BaseException) -> RunwardError:
+    """Returns the error that a caller of the store sees; it never holds a value of a row."""
+    if isinstance(error, RunwardError):
+        return error
+    kind, state = trouble(error), getattr(error, "sqlstate", None) or type(error).__name__
+    if kind == "busy":
+        return StoreUnavailable("the store", f"A row stayed locked ({state})", "Try again")
+    if kind == "away":
+        return StoreUnavailable("the store", f"It did not answer ({state})", "Try again")
+    if str(state)[:2] in _SETUP:
+        return ConfigurationError(
+            "the store", f"It refused us: {error}", "Run `runward migrate` and check the role"
+        )
+    return RequestRefused("the store", f"It cannot hold this value ({state})")
+
+
+class Database:
+    """A pool of connections to one database; every error is translated."""
+
+    def __init__(
+        self, dsn: str, *, role: str | None = None, connections_max: int = CONNECTIONS_MAX
+    ):
+        self._dsn = dsn
+        self._role = role
+        self._connections_max = connections_max
+        self._pool: asyncpg.Pool[Row] | None = None
+
+    async def open(self) -> None:
+        """Connects. Errors: StoreUnavailable, ConfigurationError."""
+        settings = {
+            "application_name": "runward",
+            # The step functions read fresh rows after each lock; no other level does that.
+            "default_transaction_isolation": "read committed",
+            "jit": "off",
+            "timezone": "UTC",
+        }
+        if self._role is not None:
+            settings["role"] = self._role
+        try:
+            self._pool = await asyncpg.create_pool(
+                self._dsn,
+                min_size=1,
+                max_size=self._connections_max,
+                command_timeout=COMMAND_S_MAX,
+                server_settings=settings,
+                reset=_keep,
+            )
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            raise translate(error) from error
+
+    async def close(self) -> None:
+        """Closes all connections; waits for statements under way."""
+        if self._pool is not None:
+            await self._pool.close()
+            self._pool = None
+
+    @property
+    def pool(self) -> asyncpg.Pool[Row]:
+        """Returns the open pool."""
+        if self._pool is None:
+            raise StoreUnavailable("the store", "It is not open", "Use `async with Store(dsn)`")
+        return self._pool
+
+    async def fetch(self, query: str, *values: Any) -> list[Row]:
+        """Returns all rows."""
+        try:
+            return await self.pool.fetch(query, *values)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            raise translate(error) from error
+
+    async def row(self, query: str, *values: Any) -> Row | None:
+        """Returns the first row, None if there is none."""
+        rows = await self.fetch(query, *values)
+        return rows[0] if rows else None
+
+    async def value(self, query: str, *values: Any) -> Any:
+        """Returns the first column of the first row, None if there is none."""
+        row = await self.row(query, *values)
+        return None if row is None else row[0]
+
+
+async def _keep(connection: object) -> None:
+    """Leaves a returned connection as it is: our statements change nothing in a session."""

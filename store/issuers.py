@@ -1,0 +1,65 @@
+"""The issuer registry: which key may speak for which tenants, roles and operations."""
+
+from __future__ import annotations
+
+import json
+
+from runward.contracts.errors import ConfigurationError
+from runward.contracts.identity import Issuer
+from runward.store.database import Database
+from runward.store.wire import text
+
+_ADD = """
+insert into runward.issuer (kid, public_key, tenants, roles, operations)
+values ($1, $2::jsonb, $3, $4, $5) on conflict do nothing"""
+
+
+class IssuerStore:
+    """Issuers are written by the owner's role only; workers read them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, issuer: Issuer) -> None:
+        """Registers the issuer; once more with the same content changes nothing.
+
+        Errors: ConfigurationError if the `kid` is taken, or was revoked.
+        """
+        await self._database.fetch(
+            _ADD,
+            text("kid", issuer.kid, least=1),
+            json.dumps(issuer.public_key),
+            list(issuer.tenants),
+            list(issuer.roles),
+            list(issuer.operations),
+        )
+        if await self.find(issuer.kid) != issuer:
+            raise ConfigurationError(
+                f"issuer {issuer.kid!r}", "It is registered with other content", "Use another kid"
+            )
+
+    async def find(self, kid: str) -> Issuer | None:
+        """Returns the issuer, revoked or not; None if there is none."""
+        if "\x00" in kid or not kid.isprintable():  # comes from unverified tokens
+            return None
+        row = await self._database.row("select * from runward.issuer where kid = $1", kid)
+        if row is None:
+            return None
+        return Issuer(
+            kid=row["kid"],
+            public_key=json.loads(row["public_key"]),
+            tenants=tuple(row["tenants"]),
+            roles=tuple(row["roles"]),
+            operations=tuple(row["operations"]),
+            revoked=row["revoked_at"] is not None,
+        )
+
+    async def revoke(self, kid: str) -> bool:
+        """Returns whether there is such an issuer; from now on none of its runs begins a step."""
+        return bool(
+            await self._database.value(
+                "update runward.issuer set revoked_at = coalesce(revoked_at, clock_timestamp())"
+                " where kid = $1 returning true",
+                kid,
+            )
+        )

@@ -1,0 +1,67 @@
+"""The store as one object: open it, check its schema, use its parts."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import asyncpg
+
+from runward.contracts.errors import ConfigurationError
+from runward.store.approvals import ApprovalStore
+from runward.store.database import CONNECTIONS_MAX, Database, translate
+from runward.store.issuers import IssuerStore
+from runward.store.migrate import check
+from runward.store.reads import ReadStore
+from runward.store.runs import RunStore
+from runward.store.steps import StepStore
+from runward.store.transcript import TranscriptStore
+
+
+class Store:
+    """An async context manager over one database; it belongs to the event loop that opened it.
+
+    `role` is taken by every connection, so that a DSN of the owner's can serve a worker:
+    `Store(dsn, role="runward_worker")`.
+    """
+
+    def __init__(
+        self, dsn: str, *, role: str | None = None, connections_max: int = CONNECTIONS_MAX
+    ) -> None:
+        self._database = Database(dsn, role=role, connections_max=connections_max)
+        self.steps = StepStore(self._database)
+        self.runs = RunStore(self._database)
+        self.approvals = ApprovalStore(self._database)
+        self.issuers = IssuerStore(self._database)
+        self.transcripts = TranscriptStore(self._database)
+        self.reads = ReadStore(self._database)
+
+    async def __aenter__(self) -> Self:
+        await self._database.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.steps.drain()
+        await self._database.close()
+
+    async def check_schema(self) -> None:
+        """Refuses a database whose schema is missing, older, newer or edited.
+
+        Errors: ConfigurationError, StoreUnavailable.
+        """
+        try:
+            async with self._database.pool.acquire() as connection:
+                found = await check(connection)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            raise translate(error) from error
+        if found.pending:
+            raise ConfigurationError(
+                "the store's schema",
+                f"{len(found.pending)} of its migrations are not applied, from {found.pending[0]}",
+                "Run `runward migrate`",
+            )

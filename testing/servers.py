@@ -1,0 +1,71 @@
+"""A PostgreSQL and a Temporal server for a whole test session, on a thread of their own.
+
+They outlive the event loops of the tests. With pytest-xdist one process starts them and hands
+`addresses` to the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from dataclasses import dataclass
+
+from runward.workers.embedded_postgres import EmbeddedPostgres
+from runward.workers.temporal_binary import find_temporal
+from runward.workers.temporal_dev_server import TemporalDevServer
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the servers are; plain text, so that it can be handed to other processes."""
+
+    postgres: str
+    temporal: str
+
+
+class Servers:
+    """Starts both servers at once and returns when they answer; `stop` ends them."""
+
+    def __init__(self) -> None:
+        self._addresses: Addresses | None = None
+        self._failure: BaseException | None = None
+        self._started = threading.Event()
+        self._stop: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="runward servers", daemon=True)
+        self._thread.start()
+        self._started.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    @property
+    def addresses(self) -> Addresses:
+        """Returns where the servers are."""
+        assert self._addresses is not None, "the constructor waits until they are known"
+        return self._addresses
+
+    def stop(self) -> None:
+        """Stops the servers and waits until they are gone."""
+        if self._loop is not None and self._stop is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # noqa: BLE001  # raised again on the thread that waits
+            self._failure = error
+        finally:
+            self._started.set()
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        binary = await find_temporal(None, progress=lambda text: print(text, file=sys.stderr))
+        async with (
+            EmbeddedPostgres(None) as postgres,
+            TemporalDevServer(binary, None, ui=False) as temporal,
+        ):
+            self._addresses = Addresses(postgres.dsn, temporal.address)
+            self._started.set()
+            await self._stop.wait()

@@ -1,0 +1,77 @@
+"""A stack for one test: its own tenant and task queue on shared servers; tests never meet."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from temporalio.client import Client, Plugin
+from temporalio.worker import Worker
+
+from runward.client.keys import KeyFile
+from runward.client.reader import DirectReader
+from runward.client.runs import ActingClient
+from runward.client.runward_client import RunwardClient
+from runward.contracts.identity import Issuer
+from runward.store.pool import Store
+from runward.workers.plugin import RunwardPlugin
+
+
+class Stack:
+    """Clients and workers of one tenant; use it as `async with Stack.open(...)`."""
+
+    def __init__(self, database_url: str, temporal_address: str, key: KeyFile) -> None:
+        self.database_url = database_url
+        self.temporal_address = temporal_address
+        self.key = key
+        self.tenant = f"t-{uuid4().hex[:12]}"
+        self.task_queue = f"q-{uuid4().hex[:12]}"
+        self._reader = DirectReader(database_url)
+        self._client: RunwardClient | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, database_url: str, temporal_address: str, *, key_file: Path
+    ) -> AsyncIterator[Stack]:
+        """Yields a stack whose issuer is registered; the database must be migrated."""
+        key = KeyFile.create(key_file)
+        stack = cls(database_url, temporal_address, key)
+        async with Store(database_url) as store:
+            every = ("*",)
+            await store.issuers.add(
+                Issuer(str(key.key.kid), key.public_key, (stack.tenant,), every, every)
+            )
+        try:
+            yield stack
+        finally:
+            await stack._reader.close()
+
+    async def client(self) -> RunwardClient:
+        """Returns the tenant's client."""
+        if self._client is None:
+            temporal = await Client.connect(self.temporal_address)
+            self._client = RunwardClient(
+                temporal, issuer=self.key, reader=self._reader, task_queue=self.task_queue
+            )
+        return self._client
+
+    async def acting_as(self, user: str, roles: Iterable[str] = ()) -> ActingClient:
+        """Returns the client of one user of the tenant."""
+        return (await self.client()).acting_as(user, tenant=self.tenant, roles=roles)
+
+    def plugin(self, **given: Any) -> RunwardPlugin:
+        """Returns a plugin on this stack's store; takes what `RunwardPlugin` takes."""
+        return RunwardPlugin(database_url=self.database_url, **given)
+
+    @asynccontextmanager
+    async def worker(
+        self, plugin: RunwardPlugin, *, others: Sequence[Plugin] = (), **options: Any
+    ) -> AsyncIterator[Worker]:
+        """Yields a running worker; `options` go to Temporal's `Worker`."""
+        client = await Client.connect(self.temporal_address, plugins=[*others, plugin])
+        async with Worker(client, task_queue=self.task_queue, **options) as worker:
+            yield worker

@@ -1,0 +1,130 @@
+"""Finding and deciding approval requests, against a real server with a stand-in for the run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from runward.client.runward_client import RunwardClient
+from runward.contracts.errors import (
+    AgentError,
+    ApprovalRefused,
+    ConfigurationError,
+    RunwardError,
+)
+from runward.contracts.identity import verify
+from runward.testing.servers import Addresses
+
+from .client_stand_in import Desk, open_desk, registered
+
+
+@pytest.fixture
+async def desk(servers: Addresses, tmp_path: Path) -> AsyncIterator[Desk]:
+    async with open_desk(servers.temporal, tmp_path) as opened:
+        yield opened
+
+
+async def test_status_names_what_a_run_waits_for(desk: Desk) -> None:
+    run = await desk.ada.start("support", "ask refund")
+    desk.reader.asks(desk.tenant, run.id)
+    await run.next_approval(timeout=20)
+
+    status = await run.status()
+
+    assert (status.state, status.waiting_for) == ("waiting", ("ap-1",))
+
+
+async def test_run_that_ends_has_no_next_approval(desk: Desk) -> None:
+    run = await desk.ada.start("support", "say nothing")
+
+    with pytest.raises(AgentError, match="has ended"):
+        await run.next_approval(timeout=20)
+
+
+async def test_next_approval_waits_no_longer_than_asked(desk: Desk) -> None:
+    run = await desk.ada.start("support", "wait")
+
+    with pytest.raises(TimeoutError):
+        await run.next_approval(timeout=0.3)
+
+
+@pytest.mark.parametrize("word", ["approve", "reject"])
+async def test_decision_carries_a_ticket_for_exactly_what_was_shown(desk: Desk, word: str) -> None:
+    run = await desk.ada.start("support", "ask refund")
+    desk.reader.asks(desk.tenant, run.id)
+    # At once: the workflow may not wait yet, and its refusal then is not the last word.
+    decide = desk.bob.approvals.approve if word == "approve" else desk.bob.approvals.reject
+    assert (await decide("ap-1", reason="checked")).accepted
+
+    ticket = verify(await desk.unconfirmed(run.id), registered(desk.key), at=datetime.now(UTC))
+
+    assert (ticket.principal, ticket.operation, ticket.decision) == (
+        desk.bob.principal,
+        "decide",
+        word,
+    )
+    assert (ticket.subject, ticket.digest) == ("ap-1", "d1")
+
+
+async def test_decision_by_signal_reaches_the_run(desk: Desk) -> None:
+    run = await desk.ada.start("support", "ask refund")
+    desk.reader.asks(desk.tenant, run.id)
+    await desk.bob.approvals.signal_decision("ap-1", "reject")
+
+    assert (await desk.unconfirmed(run.id)).count(".") == 2
+
+
+async def test_decision_that_does_not_hold_is_refused_with_its_reason(desk: Desk) -> None:
+    run = await desk.ada.start("support", "ask refund")
+    desk.reader.asks(desk.tenant, run.id)
+
+    with pytest.raises(ApprovalRefused, match="lacks the role"):
+        await desk.ada.approvals.approve("ap-1", reason="not the approver")
+
+
+async def test_decided_request_is_refused_before_anything_is_sent(desk: Desk) -> None:
+    desk.reader.asks(desk.tenant, "rw-none", state="expired")
+
+    with pytest.raises(ApprovalRefused, match="expired already"):
+        await desk.ada.approvals.approve("ap-1")
+
+
+async def test_request_of_an_ended_run_is_refused(desk: Desk) -> None:
+    run = await desk.ada.start("support", "wait")
+    await run.terminate("gone")
+    desk.reader.asks(desk.tenant, run.id)
+
+    with pytest.raises(ApprovalRefused, match="has ended"):
+        await desk.ada.approvals.approve("ap-1")
+
+
+async def test_request_of_another_tenant_is_not_there(desk: Desk) -> None:
+    desk.reader.asks(desk.tenant, "rw-x")
+    eve = desk.rw.acting_as("eve", tenant="others")
+
+    assert await eve.approvals.list() == []
+    with pytest.raises(ApprovalRefused, match="none of that id"):
+        await eve.approvals.approve("ap-1")
+
+
+async def test_decision_without_a_worker_says_so(desk: Desk) -> None:
+    idle = RunwardClient(
+        desk.rw.temporal, issuer=desk.key, reader=desk.reader, task_queue="nobody-polls"
+    )
+    ada = idle.acting_as("ada", tenant="acme")
+    run = await ada.start("support", "ask refund")
+    desk.reader.asks("acme", run.id)
+    ada.approvals.timeout_s = 0.5
+
+    with pytest.raises(RunwardError, match="runward worker"):
+        await ada.approvals.approve("ap-1")
+
+
+async def test_approvals_without_a_store_name_the_setting(desk: Desk) -> None:
+    ada = RunwardClient(desk.rw.temporal, issuer=desk.key).acting_as("ada", tenant="acme")
+
+    with pytest.raises(ConfigurationError, match="RUNWARD_DATABASE_URL"):
+        await ada.approvals.list()

@@ -1,0 +1,161 @@
+"""Starting runs and reading their ends, against a real server with a stand-in for the run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from temporalio.client import WorkflowFailureError
+from temporalio.exceptions import CancelledError
+
+from runward.contracts.agents import Agent
+from runward.contracts.encoding import digest_of
+from runward.contracts.errors import (
+    AgentError,
+    RequestRefused,
+)
+from runward.contracts.identity import verify
+from runward.contracts.usage import Usage
+from runward.testing.servers import Addresses
+
+from .client_stand_in import Desk, UsersOwn, open_desk, registered
+
+
+@pytest.fixture
+async def desk(servers: Addresses, tmp_path: Path) -> AsyncIterator[Desk]:
+    async with open_desk(servers.temporal, tmp_path) as opened:
+        yield opened
+
+
+async def test_result_has_what_the_run_returned(desk: Desk) -> None:
+    run = await desk.ada.start("support", "say hello", session_id="s-1")
+    desk.confirm(run, "hello")
+
+    result = await run.result(timeout=20)
+
+    assert (result.output, result.parsed, result.turns) == ("hello", "hello", 1)
+    assert (result.usage, str(result.cost)) == (Usage(7, 0, 0, 3), "0.0000015")
+    assert (result.session_id, result.interrupted) == ("s-1", False)
+
+
+async def test_run_of_another_process_is_read_from_its_history(desk: Desk) -> None:
+    run = await desk.ada.start("support", "say hello", session_id="s-1")
+    desk.confirm(run, "hello")
+
+    result = await desk.ada.get(run.id).result(timeout=20)
+
+    assert (result.session_id, result.run_id) == ("s-1", (await run.result()).run_id)
+
+
+async def test_answer_is_parsed_as_the_agents_output(desk: Desk) -> None:
+    agent: Agent[list[int]] = Agent("support", model="scripted:x", output_type=list[int])
+    run = await desk.ada.start(agent, "say [1,2]")
+    desk.confirm(run, "[1,2]")
+
+    assert (await run.result(timeout=20)).parsed == [1, 2]
+
+
+async def test_answer_of_another_shape_is_an_agent_error(desk: Desk) -> None:
+    agent: Agent[list[int]] = Agent("support", model="scripted:x", output_type=list[int])
+    run = await desk.ada.start(agent, "say nonsense")
+    desk.confirm(run, "nonsense")
+
+    with pytest.raises(AgentError, match="does not fit"):
+        await run.result(timeout=20)
+
+
+@pytest.mark.parametrize("recorded", [None, "another answer"])
+async def test_answer_that_the_store_does_not_confirm_is_refused(
+    desk: Desk, recorded: str | None
+) -> None:
+    run = await desk.ada.start("support", "say forged")
+    if recorded is not None:
+        desk.confirm(run, recorded)
+
+    with pytest.raises(AgentError, match="does not confirm"):
+        await run.result(timeout=20)
+
+
+async def test_interrupted_run_returns_with_its_reason(desk: Desk) -> None:
+    agent: Agent[list[int]] = Agent("support", model="scripted:x", output_type=list[int])
+
+    result = await (await desk.ada.start(agent, "limit")).result(timeout=20)
+
+    assert (result.interrupted, result.interruption_reason) == (True, "max_turns_exceeded")
+    assert result.parsed is None
+
+
+async def test_failed_run_is_an_agent_error_with_its_reason(desk: Desk) -> None:
+    with pytest.raises(AgentError, match="the model was away"):
+        await desk.ada.execute("support", "fail the model was away")
+
+
+async def test_cancelled_run_is_temporals_own_error(desk: Desk) -> None:
+    run = await desk.ada.start("support", "wait")
+    await run.cancel()
+
+    with pytest.raises(WorkflowFailureError) as ended:
+        await run.result(timeout=20)
+
+    assert isinstance(ended.value.cause, CancelledError)
+
+
+async def test_terminated_run_is_an_agent_error_with_the_reason(desk: Desk) -> None:
+    run = await desk.ada.start("support", "wait")
+    await run.terminate("out of hand")
+
+    with pytest.raises(AgentError, match="out of hand"):
+        await run.result(timeout=20)
+
+
+async def test_result_waits_no_longer_than_asked(desk: Desk) -> None:
+    run = await desk.ada.start("support", "wait")
+
+    with pytest.raises(TimeoutError):
+        await run.result(timeout=0.2)
+
+
+async def test_same_key_and_request_is_the_same_run(desk: Desk) -> None:
+    first = await desk.ada.start("support", "wait", key="k")
+    running = await desk.ada.start("support", "wait", key="k")
+    await first.terminate("enough")
+    ended = await desk.ada.start("support", "wait", key="k")
+
+    assert first.id == running.id == ended.id
+    assert first._origin == running._origin == ended._origin
+
+
+async def test_same_key_for_another_request_is_refused(desk: Desk) -> None:
+    await desk.ada.start("support", "wait", key="k")
+
+    with pytest.raises(RequestRefused, match="'k'"):
+        await desk.ada.start("support", "wait longer", key="k")
+
+
+async def test_unknown_run_is_refused(desk: Desk) -> None:
+    with pytest.raises(RequestRefused, match="rw-none"):
+        await desk.ada.get("rw-none").result(timeout=20)
+
+
+async def test_run_carries_a_ticket_for_exactly_this_request(desk: Desk) -> None:
+    run = await desk.ada.start("support", "ticket", session_id="s")
+
+    ticket = verify(await desk.unconfirmed(run.id), registered(desk.key), at=datetime.now(UTC))
+
+    assert (ticket.principal, ticket.operation) == (desk.ada.principal, "start")
+    wanted = digest_of({"agent": "support", "prompt": "ticket", "session": "s"})
+    assert (ticket.subject, ticket.digest) == (run.id, wanted)
+
+
+async def test_users_own_workflow_carries_a_ticket_for_its_type(desk: Desk) -> None:
+    workflow_id = uuid4().hex
+
+    token = await desk.ada.temporal.execute_workflow(
+        UsersOwn.run, id=workflow_id, task_queue=desk.rw.task_queue
+    )
+    ticket = verify(token, registered(desk.key), at=datetime.now(UTC))
+
+    assert (ticket.subject, ticket.digest) == (workflow_id, digest_of({"workflow": "users-own"}))

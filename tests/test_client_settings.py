@@ -1,0 +1,82 @@
+"""Settings: given beats environment beats file, and mistakes are named without their values."""
+
+from pathlib import Path
+
+import pytest
+
+from runward.client.settings import Settings, temporal_connection
+from runward.contracts.errors import ConfigurationError
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in an empty folder, and without the settings of whoever runs the tests."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for name in ("RUNWARD_DATABASE_URL", "TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_given_beats_environment_beats_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runward.toml").write_text(
+        'database_url = "file"\ntask_queue = "file"\ntenant = "file"\n'
+    )
+    monkeypatch.setenv("RUNWARD_TASK_QUEUE", "environment")
+    monkeypatch.setenv("RUNWARD_DATABASE_URL", "environment")
+
+    found = Settings.load(database_url="given", user=None)
+
+    assert (found.dsn, found.task_queue, found.tenant) == ("given", "environment", "file")
+
+
+def test_database_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNWARD_DATABASE_URL", "postgres://u:topsecret@h/d")
+
+    assert "topsecret" not in repr(Settings.load())
+
+
+def test_unknown_line_in_the_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runward.toml").write_text('databse_url = "topsecret"\n')
+
+    with pytest.raises(ConfigurationError, match="databse_url") as refusal:
+        Settings.load()
+
+    assert "topsecret" not in str(refusal.value)
+
+
+def test_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runward.toml").write_text("= = =")
+
+    with pytest.raises(ConfigurationError, match=r"runward\.toml"):
+        Settings.load()
+
+
+def test_named_file_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNWARD_CONFIG_FILE", "/nowhere/runward.toml")
+
+    with pytest.raises(ConfigurationError, match="no such file"):
+        Settings.load()
+
+
+def test_temporal_follows_its_own_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "there:7233")
+    monkeypatch.setenv("TEMPORAL_NAMESPACE", "theirs")
+
+    assert temporal_connection(namespace="ours") == {
+        "target_host": "there:7233",
+        "namespace": "ours",
+    }
+
+
+def test_temporal_has_a_default_only_where_guessing_is_fine() -> None:
+    assert temporal_connection()["target_host"] == "localhost:7233"
+    with pytest.raises(ConfigurationError, match="TEMPORAL_ADDRESS"):
+        temporal_connection(default=None)
+
+
+def test_unknown_profile_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="nobody"):
+        temporal_connection(profile="nobody")

@@ -1,0 +1,204 @@
+"""Anthropic's API as a provider, against a double that refuses what the API would refuse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from anthropic import AsyncAnthropic
+
+from runward.activities.provider_anthropic import AnthropicProvider
+from runward.contracts.encoding import digest
+from runward.contracts.providers import ModelRequest
+from runward.contracts.transcript import (
+    AssistantMessage,
+    Message,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from runward.contracts.usage import Usage
+from tests.anthropic_calls import REQUEST, SCHEMA, SECRET, WORDS, calling
+from tests.anthropic_double import Reply, message, text, tool_use
+
+
+def turn_of(messages: Sequence[Message]) -> ModelRequest:
+    return replace(REQUEST, messages=tuple(messages))
+
+
+async def test_text_comes_back_with_its_usage() -> None:
+    usage = {
+        "input_tokens": 12,
+        "cache_read_input_tokens": 100,
+        "cache_creation_input_tokens": 30,
+        "output_tokens": 5,
+    }
+    answer = message(text("Hello, "), {"type": "thinking", "thinking": "?"}, text("Ada."))
+    async with calling({**answer, "usage": usage}) as (provider, double):
+        found = await provider.call(REQUEST)
+
+    assert found.message == AssistantMessage(text="Hello, Ada.")
+    assert found.usage == Usage(input=12, cache_read=100, cache_write=30, output=5)
+    assert found.stop == "end"
+    assert double.seen[0].body == {
+        "model": "claude-double",
+        "max_tokens": 64_000,
+        "system": "Be brief.",
+        "messages": [{"role": "user", "content": [text(WORDS)]}],
+        "tools": [{"name": "lookup", "description": "Finds an order.", "input_schema": SCHEMA}],
+    }
+    assert double.seen[0].headers["idempotency-key"] == digest("case-ü/t1.model".encode())
+
+
+async def test_the_address_comes_from_the_sdks_own_variable() -> None:
+    bare = replace(REQUEST, instructions="", tools=())
+    async with calling(message(text("Hi"))) as (_, double):
+        provider = AnthropicProvider()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ANTHROPIC_BASE_URL", double.url)
+            await provider.call(bare)
+        await provider.close()
+
+    assert double.seen[0].body.keys() == {"model", "max_tokens", "messages"}
+    assert SECRET in "".join(double.seen[0].headers.values())
+
+
+async def test_absent_cache_counters_are_zero() -> None:
+    usage = {"input_tokens": 1, "output_tokens": 2, "cache_read_input_tokens": None}
+    async with calling(message(text("Hi"), usage=usage)) as (provider, _):
+        assert (await provider.call(REQUEST)).usage == Usage(input=1, output=2)
+
+
+async def test_parallel_tool_calls_and_their_results_make_the_round_trip() -> None:
+    """Both results go into one user turn, in front of what the user said meanwhile."""
+    asked = message(
+        text("Looking."),
+        tool_use("toolu_1", "lookup", order_id="17", amount=19.99, note="ü\ud800"),
+        tool_use("toolu_2", "lookup"),
+        stop="tool_use",
+    )
+    async with calling(asked, message(text("Both shipped."))) as (provider, double):
+        first = await provider.call(REQUEST)
+        results: list[Message] = [
+            ToolMessage(call_id="toolu_2", name="lookup", text="DENIED: no", is_error=True),
+            UserMessage(text="Hurry."),
+            ToolMessage(call_id="toolu_1", name="lookup", text=" "),
+        ]
+        second = await provider.call(turn_of([*REQUEST.messages, first.message, *results]))
+
+    assert first.stop == "tools"
+    assert [(one.id, one.name, one.arguments) for one in first.message.calls] == [
+        ("toolu_1", "lookup", '{"amount":19.99,"note":"ü?","order_id":"17"}'),
+        ("toolu_2", "lookup", "{}"),
+    ]
+    assert second.message.text == "Both shipped."
+    sent = double.seen[1].body["messages"][1:]
+    assert sent[0]["content"] == [
+        text("Looking."),
+        tool_use("toolu_1", "lookup", amount=19.99, note="ü?", order_id="17"),
+        tool_use("toolu_2", "lookup"),
+    ]
+    denied = {"content": "DENIED: no", "is_error": True}
+    assert sent[1]["content"] == [
+        {"type": "tool_result", "tool_use_id": "toolu_2", **denied},
+        {"type": "tool_result", "tool_use_id": "toolu_1"},
+        text("Hurry."),
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments", ['{"order_id": ', "[1]", '{"x": NaN}', "[" * 20_000, '"\\ud800"']
+)
+async def test_arguments_that_are_no_object_are_shown_to_the_model(arguments: str) -> None:
+    """Another provider's model wrote them; this API takes objects only."""
+    asked = AssistantMessage(calls=(ToolCall(id="c1", name="lookup", arguments=arguments),))
+    result = ToolMessage(call_id="c1", name="lookup", text="malformed", is_error=True)
+    async with calling(message(text("Sorry."))) as (provider, double):
+        await provider.call(turn_of([*REQUEST.messages, asked, result]))
+
+    block = double.seen[0].body["messages"][1]["content"][0]
+    assert block["input"] == {"malformed_arguments": arguments}
+
+
+async def test_blank_messages_are_left_out_and_neighbours_joined() -> None:
+    messages: list[Message] = [
+        UserMessage(text="One"),
+        AssistantMessage(text=" "),
+        UserMessage(text="Two"),
+    ]
+    async with calling(message(text("Hi"))) as (provider, double):
+        await provider.call(turn_of(messages))
+
+    assert double.seen[0].body["messages"] == [
+        {"role": "user", "content": [text("One"), text("Two")]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("end_turn", "end"),
+        ("stop_sequence", "end"),
+        ("pause_turn", "end"),
+        ("max_tokens", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("refusal", "refusal"),
+    ],
+)
+async def test_each_stop_reason(reason: str, expected: str) -> None:
+    async with calling(message(text("Hi"), stop=reason)) as (provider, _):
+        assert (await provider.call(REQUEST)).stop == expected
+
+
+async def test_a_call_cut_by_the_length_never_runs() -> None:
+    answer = message(text("I will"), tool_use("toolu_1", "refund"), stop="max_tokens")
+    async with calling(answer) as (provider, _):
+        found = await provider.call(REQUEST)
+
+    assert found.message == AssistantMessage(text="I will")
+    assert found.stop == "length"
+
+
+async def test_the_sdk_makes_no_spans_of_its_own() -> None:
+    """Runward's telemetry tells of each call once; the SDK's would tell of it again."""
+    asked: list[object] = []
+    async with calling(message(text("Hi"))) as (provider, _):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("opentelemetry.trace.get_tracer", lambda *args, **_: asked.append(args))
+            await provider.call(REQUEST)
+
+    assert asked == []
+
+
+async def test_cancellation_passes_through_and_the_provider_stays_usable() -> None:
+    async with calling(Reply(hang=True), message(text("Hi"))) as (provider, double):
+        task = asyncio.create_task(provider.call(REQUEST))
+        await double.came_in.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        found = await provider.call(REQUEST)
+
+    assert found.message.text == "Hi"
+
+
+async def test_first_calls_at_once_share_one_client_and_close_allows_more() -> None:
+    built: list[AsyncAnthropic] = []
+
+    def build(**options: Any) -> AsyncAnthropic:
+        built.append(AsyncAnthropic(**options))
+        return built[-1]
+
+    replies = [message(text("Hi"))] * 4
+    async with calling(*replies) as (provider, double):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("anthropic.AsyncAnthropic", build)
+            await asyncio.gather(*(provider.call(REQUEST) for _ in range(3)))
+            await provider.close()
+            await provider.call(REQUEST)
+
+    assert len(double.seen) == 4
+    assert [one.is_closed() for one in built] == [True, True]

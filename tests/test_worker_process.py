@@ -1,0 +1,158 @@
+"""The worker process: finds its app, polls, drains when told to stop, and says what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from runward.client.runward_client import RunwardClient
+from runward.contracts.errors import ConfigurationError
+from runward.testing.servers import Addresses
+from runward.workers.app import load_app
+from runward.workers.dev import DevStack
+from runward.workers.worker import connect, identity, serve
+
+from .app_folder import APP, Command, runward
+from .child_processes import comes_true
+
+QUEUE = f"shop-{os.getpid()}"  # processes of pytest-xdist share a server
+
+
+@pytest.fixture(scope="module")
+async def dev(database_url: str, servers: Addresses) -> AsyncIterator[DevStack]:
+    async with DevStack(
+        None, database_url=database_url, temporal_address=servers.temporal
+    ) as entered:
+        yield entered
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shop.py").write_text(APP)
+    return tmp_path
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The app's folder as the current one; its module is forgotten afterwards."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("shop", None)
+    yield folder
+    sys.modules.pop("shop", None)
+
+
+def words(dev: DevStack, app: str = "shop:app") -> list[str]:
+    given = ["worker", "--app", app, "--address", dev.temporal_address, "--task-queue", QUEUE]
+    return [*given, "--database-url", dev.database_url]
+
+
+async def client(dev: DevStack) -> RunwardClient:
+    return await RunwardClient.connect(
+        dev.temporal_address,
+        issuer=dev.issuer,
+        database_url=dev.database_url,
+        task_queue=QUEUE,
+    )
+
+
+async def stopped(worker: Command) -> int:
+    worker.process.send_signal(signal.SIGTERM)
+    return await worker.ended()
+
+
+async def test_polls_and_ends_with_0_when_told_to_stop(dev: DevStack, folder: Path) -> None:
+    async with runward(folder, *words(dev)) as worker, await client(dev) as door:
+        line = await worker.says(" polls ")
+        result = await door.acting_as("ada", tenant="acme").execute("quick", "hello")
+        code = await stopped(worker)
+
+    assert result.output == "quick answer"
+    assert (code, worker.out) == (0, [line])
+    assert f"{worker.process.pid}@" in line and repr(QUEUE) in line
+
+
+async def test_finishes_what_it_began_before_it_ends(dev: DevStack, folder: Path) -> None:
+    async with runward(folder, *words(dev)) as worker, await client(dev) as door:
+        await worker.says(" polls ")
+        run = await door.acting_as("ada", tenant="acme").start("held", "hello")
+        assert await comes_true((folder / "inside").exists)
+        worker.process.send_signal(signal.SIGTERM)
+        (folder / "go").touch()
+        assert await worker.ended() == 0
+        async with runward(folder, *words(dev)) as another:
+            await another.says(" polls ")
+            result = await run.result(timeout=30)
+            assert await stopped(another) == 0
+
+    assert result.output == "held answer"
+    assert len((folder / "bills").read_text().splitlines()) <= 2  # one attempt, one bill
+
+
+async def test_says_what_is_wrong_with_the_store(
+    dev: DevStack, folder: Path, empty_database_url: str
+) -> None:
+    given = [one if one != dev.database_url else empty_database_url for one in words(dev)]
+    async with runward(folder, *given) as worker:
+        code = await worker.ended()
+
+    assert code == 1
+    assert worker.err[-1].startswith("Error: the store's schema"), worker.err
+
+
+async def test_says_that_temporal_is_away(dev: DevStack, folder: Path) -> None:
+    given = [one if one != dev.temporal_address else "127.0.0.1:1" for one in words(dev)]
+    async with runward(folder, *given) as worker:
+        code = await worker.ended()
+
+    assert code == 1
+    assert worker.err[-1].startswith("Error: Temporal at '127.0.0.1:1'"), worker.err
+
+
+async def test_serves_inside_another_process_until_its_event(dev: DevStack, here: Path) -> None:
+    plugin = load_app("shop:app")
+    plugin.database_url = dev.database_url
+    temporal = await connect(plugin, dev.temporal_address)
+    stop, polls = asyncio.Event(), asyncio.Event()
+    serving = asyncio.create_task(
+        serve(temporal, plugin, task_queue=QUEUE, stop=stop, on_polling=polls.set)
+    )
+    async with asyncio.timeout(30), await client(dev) as door:
+        await polls.wait()
+        result = await door.acting_as("ada", tenant="acme").execute("quick", "hello")
+        stop.set()
+        await serving
+
+    assert result.output == "quick answer"
+    assert len(identity()) < 24
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("shop", "Name it as module:name"),
+        ("shop:", "Name it as module:name"),
+        ("sh op:app", "Name it as module:name"),
+        ("nothere:app", "There is no module 'nothere'"),
+        ("shop:nothere", "It has no 'nothere'. It has shop:app"),
+        ("shop:other", "'other' is of type str, not RunwardPlugin"),
+    ],
+)
+async def test_refuses_what_is_no_app(here: Path, name: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_app(name)
+
+    assert said in str(caught.value)
+
+
+async def test_errors_inside_the_module_keep_their_traceback(here: Path) -> None:
+    (here / "shop.py").write_text("import a_package_that_is_missing\n")
+
+    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_missing"):
+        load_app("shop:app")

@@ -1,0 +1,205 @@
+"""One worker process: it polls until it is told to stop, and drains before it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any, NoReturn
+
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+from runward.client.settings import temporal_connection
+from runward.contracts.errors import ConfigurationError
+from runward.store.pool import Store
+from runward.workers.app import load_app
+from runward.workers.plugin import WORKER_ROLE, RunwardPlugin
+from runward.workers.sweeper import SWEEP_EVERY, Sweeper
+
+GRACE = timedelta(seconds=10)  # for activities under way, before they are cancelled
+DRAIN_S_MAX = 15.0  # the grace and what follows; an activity may not listen to its cancellation
+POLLS_S_MAX = 10.0
+CACHED_WORKFLOWS_MAX = 1000
+STICKY_TIMEOUT = timedelta(seconds=3)  # how long a run waits for a worker that has died
+HEARTBEAT_THROTTLE_MAX = timedelta(seconds=1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LOG = logging.getLogger("runward.worker")
+
+
+async def run(*, app: str, database_url: str, temporal_address: str, task_queue: str) -> NoReturn:
+    """Runs the worker until SIGTERM or SIGINT and ends this process.
+
+    It ends without the interpreter's own ending, in which native threads of the SDK abort in a few
+    percent of all cases. Errors before it has connected are raised.
+    """
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    plugin = load_app(app)
+    client = await connect(plugin, temporal_address)
+    stop = asyncio.Event()
+    listen(stop)
+    try:
+        plugin.database_url = plugin.database_url or database_url
+
+        def polls() -> None:
+            where = client.service_client.config.target_host
+            print(f"Worker {client.identity} polls {task_queue!r} at {where} for {app}", flush=True)
+
+        await serve(client, plugin, task_queue=task_queue, stop=stop, on_polling=polls)
+    except BaseException as error:  # noqa: BLE001  whatever it is, nobody above would get it
+        leave(told(error))
+    leave(0)
+
+
+async def connect(plugin: RunwardPlugin, address: str | None = None) -> Client:
+    """Returns a client with the plugin; what is not given comes from Temporal's own settings."""
+    options = temporal_connection(address)
+    try:
+        return await Client.connect(
+            **options,
+            data_converter=pydantic_data_converter,
+            plugins=[plugin],
+            identity=identity(),
+        )
+    except (RuntimeError, OSError) as error:
+        raise ConfigurationError(
+            f"Temporal at {options['target_host']!r}",
+            str(error),
+            "Start `runward dev`, or set TEMPORAL_ADDRESS",
+        ) from error
+
+
+async def serve(
+    client: Client,
+    plugin: RunwardPlugin,
+    *,
+    task_queue: str,
+    stop: asyncio.Event,
+    on_polling: Callable[[], None] = lambda: None,
+    sweep_every: timedelta = SWEEP_EVERY,
+    grace: timedelta = GRACE,
+) -> None:
+    """Polls until `stop` is set, with a sweeper beside it, and returns when it has drained.
+
+    The client has the plugin. Raises what ends the worker early, and TimeoutError if activities
+    did not end in time.
+    """
+    if plugin.database_url is None:
+        raise ConfigurationError("A worker", "Its plugin has no database_url", "Set one")
+    worker = build(client, task_queue=task_queue, grace=grace)
+    async with Store(plugin.database_url, role=WORKER_ROLE, connections_max=2) as store:
+        await store.check_schema()
+        working = asyncio.create_task(worker.run())
+        beside = [
+            asyncio.create_task(Sweeper(store, client, every=sweep_every).run()),
+            asyncio.create_task(_tell(client, task_queue, on_polling)),
+        ]
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (stopping, *beside):
+                task.cancel()
+            await asyncio.gather(stopping, *beside, return_exceptions=True)
+            await _drain(worker, working, grace)
+
+
+def build(client: Client, *, task_queue: str, grace: timedelta = GRACE, **more: Any) -> Worker:
+    """Returns a worker with our settings; `more` are further options of Temporal's `Worker`."""
+    given: dict[str, Any] = {
+        "task_queue": task_queue,
+        "max_cached_workflows": CACHED_WORKFLOWS_MAX,
+        "graceful_shutdown_timeout": grace,
+        "sticky_queue_schedule_to_start_timeout": STICKY_TIMEOUT,
+        "max_heartbeat_throttle_interval": HEARTBEAT_THROTTLE_MAX,
+        # Both are in the events of every step: the SDK's own would be a hash of 32 characters.
+        "build_id": version("runward"),
+    }
+    return Worker(client, **(given | more))
+
+
+def identity() -> str:
+    """Returns a short name for this process; Temporal writes it into three events of each step."""
+    return f"{os.getpid()}@{socket.gethostname()[:12]}"
+
+
+def listen(stop: asyncio.Event) -> None:
+    """Sets the event at SIGTERM and SIGINT; whoever asks twice does not want to wait."""
+
+    def heard(number: signal.Signals) -> None:
+        if stop.is_set():
+            leave(128 + number)
+        stop.set()
+
+    for number in SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, heard, number)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process at once, with everything said."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
+
+
+def told(error: BaseException) -> int:
+    """Says the error, in a sentence if it is one of ours; returns the exit code."""
+    module = f"{type(error).__module__}."
+    if module.startswith(("runward.", "temporalio.")) or isinstance(error, OSError):
+        print(f"Error: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    return 1
+
+
+async def _drain(worker: Worker, working: asyncio.Task[None], grace: timedelta) -> None:
+    """Returns when the worker has ended; raises what ended it."""
+    shutting = asyncio.create_task(worker.shutdown())
+    try:
+        # Not `shutdown` alone: it never returns for a worker that could not start.
+        seconds = grace.total_seconds() + DRAIN_S_MAX - GRACE.total_seconds()
+        await asyncio.wait([working], timeout=seconds)
+        if not working.done():
+            working.cancel()
+            raise TimeoutError("Activities did not end in time; other workers will take them over")
+        await working
+    finally:
+        shutting.cancel()
+
+
+async def _tell(client: Client, task_queue: str, on_polling: Callable[[], None]) -> None:
+    """Calls back once the server has seen this process poll for activities."""
+    request = DescribeTaskQueueRequest(
+        namespace=client.namespace,
+        task_queue=TaskQueue(name=task_queue),
+        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+    )
+    deadline, pause = time.monotonic() + POLLS_S_MAX, 0.02
+    while time.monotonic() < deadline:
+        try:
+            seen = await client.workflow_service.describe_task_queue(request)
+        except RPCError as error:
+            _LOG.warning("Temporal does not say who polls %r: %s", task_queue, error)
+            return
+        if any(one.identity == client.identity for one in seen.pollers):
+            on_polling()
+            return
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 0.5)
+    _LOG.warning("Temporal has not seen this worker poll %r yet", task_queue)

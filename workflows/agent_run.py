@@ -1,0 +1,203 @@
+"""One agent run: the turn loop, its limits and its ends.
+
+The loop schedules steps and reads outcomes. Who may, who pays and who must approve is decided in
+the worker's interceptors, so nothing here can be walked around by not calling it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+from typing import cast
+
+from temporalio import workflow
+from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
+from runward.contracts import names
+from runward.contracts.errors import AGENT_ERROR
+from runward.contracts.outcomes import (
+    AnyOutcome,
+    Denied,
+    Failed,
+    ModelDone,
+    OverBudget,
+    Unknown,
+)
+from runward.contracts.runs import (
+    CloseResult,
+    CloseStep,
+    EndState,
+    RunEnd,
+    RunInput,
+    RunStatus,
+    ToolStep,
+)
+from runward.workflows.conversation import Conversation
+from runward.workflows.payloads import raw, read
+
+MODEL_TIMEOUT = timedelta(minutes=10)
+HEARTBEAT_TIMEOUT = timedelta(seconds=10)
+CLOSE_TIMEOUT = timedelta(seconds=30)
+TOOL_GRACE = timedelta(seconds=30)  # the body is bounded by the tool; this bounds the attempt
+# Unlimited attempts: the store counts a tool's retries, and one attempt would hide a killed worker.
+RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=15))
+
+
+@workflow.defn(name=names.AGENT_RUN, sandboxed=False)
+class AgentRun:
+    """A run of one agent for one user."""
+
+    def __init__(self) -> None:
+        self._talk: Conversation | None = None
+        self._parked = False
+        self._raised = 0  # how often somebody said that a budget was raised
+
+    @workflow.run
+    async def run(self, start: RawValue) -> RawValue:
+        """Returns a `RunEnd`; a failed run raises an ApplicationError of type AgentError."""
+        self._talk = talk = Conversation.begin(read(RunInput, start), workflow.now())
+        try:
+            return raw(await self._turns(talk))
+        except (asyncio.CancelledError, ActivityError) as error:
+            if not is_cancelled_exception(error):
+                raise _refused(error) from error
+            closed = await self._close("cancelled", "cancelled by request")
+            if closed.state != "answered":
+                raise
+            # The answer was there first: a cancel that loses adopts it.
+            return raw(talk.end(workflow.now(), output=closed.output))
+
+    async def _turns(self, talk: Conversation) -> RunEnd:
+        while True:
+            if workflow.info().is_continue_as_new_suggested():
+                await workflow.wait_condition(workflow.all_handlers_finished)
+                workflow.continue_as_new(raw(talk.carry()))
+            if talk.turn >= talk.max_turns:
+                return await self._interrupted(talk, "max_turns_exceeded")
+            talk.turn += 1
+            outcome = await self._model(talk)
+            if isinstance(outcome, OverBudget):
+                return await self._interrupted(talk, outcome.reason)
+            if not isinstance(outcome, ModelDone):
+                raise await self._failed(outcome)
+            calls = talk.answered(outcome)
+            if not calls:
+                return self._answer(talk, outcome)
+            talk.heard(calls, list(await asyncio.gather(*(self._tool(talk, c) for c in calls))))
+
+    async def _model(self, talk: Conversation) -> AnyOutcome:
+        while True:
+            self._say(f"turn {talk.turn}")
+            outcome = await self._step(
+                names.CALL_MODEL,
+                raw(talk.model_step()),
+                step=f"t{talk.turn}.model",
+                within=MODEL_TIMEOUT,
+            )
+            if not (isinstance(outcome, OverBudget) and outcome.park):
+                return outcome
+            await self._park(outcome)
+
+    async def _park(self, outcome: OverBudget) -> None:
+        """Waits until somebody raises the budget, or its window turns."""
+        self._parked, seen = True, self._raised
+        self._say(f"parked: {outcome.reason}")
+        left = None if outcome.until is None else outcome.until - workflow.now()
+        if left is None or left > timedelta(0):
+            with suppress(TimeoutError):  # the window turned: the other thing waited for
+                await workflow.wait_condition(lambda: self._raised > seen, timeout=left)
+        self._parked = False
+
+    async def _tool(self, talk: Conversation, call: ToolStep) -> AnyOutcome:
+        known = call.name in talk.tools
+        return await self._step(
+            f"{names.TOOL_PREFIX}{call.name}" if known else names.REFUSED_TOOL,
+            raw(call),
+            step=f"t{talk.turn}.tool.{call.index}",
+            within=timedelta(seconds=talk.timeout_s(call.name)) + TOOL_GRACE,
+        )
+
+    async def _step(
+        self, activity: str, argument: RawValue, *, step: str, within: timedelta
+    ) -> AnyOutcome:
+        # The outbound interceptor unwraps, and waits where a person must decide first.
+        outcome = await workflow.execute_activity(
+            activity,
+            argument,
+            activity_id=step,
+            result_type=RawValue,
+            start_to_close_timeout=within,
+            heartbeat_timeout=HEARTBEAT_TIMEOUT,
+            retry_policy=RETRY,
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        )
+        return cast(AnyOutcome, outcome)
+
+    def _answer(self, talk: Conversation, done: ModelDone) -> RunEnd:
+        self._say("answered")
+        if done.message is None:
+            return talk.end(workflow.now(), ref=done.digest)
+        return talk.end(workflow.now(), output=done.message.text)
+
+    async def _interrupted(self, talk: Conversation, reason: str) -> RunEnd:
+        closed = await self._close("interrupted", reason)
+        if closed.state == "answered":
+            return talk.end(workflow.now(), output=closed.output)
+        self._say(f"interrupted: {reason}")
+        return talk.end(workflow.now(), reason=reason)
+
+    async def _failed(self, outcome: AnyOutcome) -> ApplicationError:
+        reason = outcome.reason if isinstance(outcome, Denied | Failed | Unknown) else "no answer"
+        await self._close("failed", reason)
+        return ApplicationError(reason, type=AGENT_ERROR, non_retryable=True)
+
+    async def _close(self, state: EndState, reason: str) -> CloseResult:
+        """Returns how the run ended: as asked, or as it had ended before."""
+        result = await asyncio.shield(
+            workflow.execute_activity(
+                names.CLOSE_RUN,
+                raw(CloseStep(state=state, reason=reason)),
+                result_type=RawValue,
+                start_to_close_timeout=CLOSE_TIMEOUT,
+                retry_policy=RETRY,
+            )
+        )
+        return read(CloseResult, result)
+
+    def _say(self, what: str) -> None:
+        """Shows what the run does in Temporal's UI; costs no event."""
+        talk = self._talk
+        assert talk is not None, "run() sets it before anything else"
+        workflow.set_current_details(
+            f"**{talk.request.agent}** {what}\n\n"
+            f"turn {talk.turn} · {talk.usage.tokens} tokens · ${talk.cost / 1e9:.6f}"
+        )
+
+    @workflow.signal(name=names.BUDGET_RAISED_SIGNAL)
+    def budget_raised(self) -> None:
+        """Wakes a parked run, which then asks the store again."""
+        self._raised += 1
+
+    @workflow.query(name=names.STATUS_QUERY)
+    def status(self) -> RawValue:
+        """Returns a `RunStatus`; what the run waits for is known to its interceptor."""
+        talk = self._talk
+        if talk is None:
+            return raw(RunStatus(state="running", turn=0))
+        used = talk.usage
+        return raw(
+            RunStatus(
+                state="parked" if self._parked else "running",
+                turn=talk.turn,
+                usage=(used.input, used.cache_read, used.cache_write, used.output),
+                cost=talk.cost,
+            )
+        )
+
+
+def _refused(error: BaseException) -> ApplicationError:
+    """Returns the failure of a run whose step was refused for good, without the step's trace."""
+    reason = str(error.__cause__ or error)
+    return ApplicationError(reason, type=AGENT_ERROR, non_retryable=True)
