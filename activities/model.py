@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from temporalio import activity
 from temporalio.common import RawValue
 
 from runward.activities.providers import Providers
-from runward.activities.transcripts import Messages, Transcripts, rows
+from runward.activities.transcripts import Loaded, Messages, Transcripts, rows
 from runward.contracts import names
 from runward.contracts.agents import Agent
 from runward.contracts.budget import Bound
@@ -28,19 +29,18 @@ from runward.contracts.outcomes import (
 from runward.contracts.providers import ModelError, ModelRequest, ModelResponse, ToolSpec
 from runward.contracts.runs import ModelStep, RunRequest
 from runward.contracts.shapes import CURRENT, BodyFailed, Call, Ended, Facts, Forged
-from runward.contracts.steps import NOWHERE, Parent, Run
+from runward.contracts.steps import Parent, Run
 from runward.contracts.transcript import (
     GENESIS,
     AssistantMessage,
-    encode_message,
-    extend,
-    message_digest,
+    cleaned,
 )
 from runward.contracts.usage import Price, Usage
 
 # A byte-level token is at least one byte, so bytes bound tokens; the rest is each message's frame.
 TOKENS_PER_MESSAGE = 16
 TOKENS_PER_REQUEST = 64
+TOKENS_WITH_TOOLS = 1024  # providers add a system prompt of their own to requests with tools
 
 PriceOf = Callable[[str], Price | None]
 
@@ -73,13 +73,13 @@ class ModelCall:
         agent = self._agents.get(run.agent)
         if agent is None:
             return Facts("model", run.agent, named, problem=f"{run.agent}: unknown agent",
-                         parent=_parent(call.step, step))  # fmt: skip
+                         parent=_parent(step))  # fmt: skip
         price = self._price_of(agent.model)
         problem = "" if price is not None else f"price_unknown: {agent.model}"
         price = price or Price(0, 0, 0, 0, "none")
-        messages = await self._transcripts.load(run, step)
-        request = _request(agent, messages)
-        tokens_in = _input_bound(request)
+        loaded = await self._transcripts.load(run, step)
+        request = _request(agent, loaded.messages)
+        tokens_in = _input_bound(agent, loaded)
         return Facts(
             kind="model",
             name=agent.model,
@@ -87,7 +87,7 @@ class ModelCall:
             agent=agent,
             budget=agent.budget,
             approver_role=agent.approver_role,
-            parent=_parent(call.step, step),
+            parent=_parent(step),
             bound=Bound(
                 calls=1,
                 input_tokens=tokens_in,
@@ -95,7 +95,7 @@ class ModelCall:
                 cost=price.bound(tokens_in, agent.max_output_tokens),
             ),
             output_price=price.output,
-            prepared=(request, price),
+            prepared=(request, price, loaded),
             problem=problem,
         )
 
@@ -117,19 +117,23 @@ class ModelCall:
                 unbilled=error.unbilled,
                 retry_after_s=error.retry_after_s,
             ) from error
+        except Exception as error:  # a provider's bug ends the step, or it would repeat for ever
+            activity.logger.error("the provider of %s raised %s", agent.model, type(error).__name__)
+            reason = f"{agent.model}: {type(error).__name__}"
+            raise BodyFailed(reason, retryable=False, unbilled=False) from error
 
     def ended(self, run: Run, call: Call, facts: Facts, result: Any) -> Ended:
         """Returns the outcome, the transcript that it extends, and the calls that it permits."""
         if not isinstance(result, ModelResponse):
             return Ended(result, Bound())  # denied, failed or unknown: there is no message
         response = result
-        request, price = facts.prepared
+        request, price, loaded = facts.prepared
         step, agent = _step(call), facts.agent
         assert agent is not None, "a model step without an agent is denied before its body"
-        message = response.message
-        messages: Messages = (*request.messages, message)
-        head = extend(step.head, (*step.new, message_digest(message)))
-        self._transcripts.remember(run, messages, head)
+        message = cleaned(response.message)
+        made = rows(step.head, loaded.prefix_bytes, (*loaded.new, message))
+        last = made[-1]
+        self._transcripts.remember(run, (*request.messages, message), last.head, last.prefix_bytes)
         used, cost = response.usage, price.cost(response.usage)
         done = ModelDone(
             usage=(used.input, used.cache_read, used.cache_write, used.output),
@@ -137,14 +141,14 @@ class ModelCall:
             stop=response.stop,
             opened=_opened(agent) if step.turn == 1 else None,
         )
-        outcome, content = _by_size(done, message)
+        outcome, content = _by_size(done, message, last.content)
         return Ended(
             outcome=outcome,
             actual=_actual(used, cost),
-            head=head,
-            message=message_digest(message),
+            head=last.head,
+            message=last.digest,
             grants=tuple(_grant(agent, one.name, one.arguments) for one in message.calls),
-            transcript=rows(messages, len(messages) - 1 - len(step.new)),
+            transcript=made,
             content=content,
             closes_with=None if message.calls else digest(message.text.encode()),
         )
@@ -158,10 +162,8 @@ def _step(call: Call) -> ModelStep:
     return step
 
 
-def _parent(name: str, step: ModelStep) -> Parent:
+def _parent(step: ModelStep) -> Parent:
     """Returns what this step must follow from; its place says so, not its sender."""
-    if name != f"t{step.turn}.model":
-        return NOWHERE
     last = step.turn - 1
     if last == 0:
         return Parent(head=GENESIS, messages=(("", step.new[0] if step.new else ""),))
@@ -174,17 +176,31 @@ def _request(agent: Agent[Any], messages: Messages) -> ModelRequest:
         model=agent.model.partition(":")[2],
         instructions=agent.instructions,
         messages=messages,
-        tools=tuple(ToolSpec(one.name, one.description, one.schema) for one in agent.tools),
+        tools=_told(agent).tools,
         max_output_tokens=agent.max_output_tokens,
         idempotency_key="",
     )
 
 
-def _input_bound(request: ModelRequest) -> int:
-    text = sum(len(encode_message(one)) for one in request.messages)
-    tools = sum(len(repr(one).encode()) for one in request.tools)
-    frames = TOKENS_PER_MESSAGE * (len(request.messages) + len(request.tools))
-    return text + tools + len(request.instructions.encode()) + frames + TOKENS_PER_REQUEST
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What every request of an agent says, and the most tokens that this takes."""
+
+    tools: tuple[ToolSpec, ...]
+    tokens: int
+
+
+@lru_cache(maxsize=1024)  # agents are immutable, and a schema takes longer than the rest of a step
+def _told(agent: Agent[Any]) -> _Told:
+    tools = tuple(ToolSpec(one.name, one.description, one.schema) for one in agent.tools)
+    text = sum(len(repr(one).encode()) for one in tools) + len(agent.instructions.encode())
+    hidden = TOKENS_PER_REQUEST + (TOKENS_WITH_TOOLS if tools else 0)
+    return _Told(tools, text + TOKENS_PER_MESSAGE * len(tools) + hidden)
+
+
+def _input_bound(agent: Agent[Any], loaded: Loaded) -> int:
+    count = len(loaded.prefix) + len(loaded.new)
+    return loaded.bytes + TOKENS_PER_MESSAGE * count + _told(agent).tokens
 
 
 def _actual(used: Usage, cost: int) -> Bound:
@@ -203,9 +219,8 @@ def _grant(agent: Agent[Any], name: str, arguments: str) -> str:
     return effect_digest_v1(name, schema, digest(arguments.encode()))
 
 
-def _by_size(done: ModelDone, message: AssistantMessage) -> tuple[ModelDone, bytes]:
+def _by_size(done: ModelDone, message: AssistantMessage, content: bytes) -> tuple[ModelDone, bytes]:
     """Returns the outcome with the message inline, or a reference and the stored content."""
-    content = encode_message(message)
     if len(content) <= MESSAGE_INLINE_BYTES_MAX:
         return done.model_copy(update={"message": message}), b""
     ref = Ref(digest=digest(content), size=len(content), preview=message.text[:PREVIEW_CHARS])

@@ -168,9 +168,11 @@ def measure(messages: Iterable[Message]) -> int:
     """
     total = 0
     for message in messages:
-        total += len(message.text.encode())
+        total += len(message.text.encode("utf-8", "replace"))
         if isinstance(message, AssistantMessage):
-            total += sum(len((one.name + one.arguments).encode()) for one in message.calls)
+            total += sum(
+                len((one.name + one.arguments).encode("utf-8", "replace")) for one in message.calls
+            )
     return -(-total // BYTES_PER_TOKEN)
 
 
@@ -191,7 +193,9 @@ def _response(turn: Turn, request: ModelRequest) -> ModelResponse:
     output = measure([message])
     if output > request.max_output_tokens:
         output = request.max_output_tokens
-        head = turn.text.encode()[: output * BYTES_PER_TOKEN].decode("utf-8", "ignore")
+        head = turn.text.encode("utf-8", "replace")[: output * BYTES_PER_TOKEN].decode(
+            "utf-8", "ignore"
+        )
         message, stop = AssistantMessage(text=head), "length"
     return ModelResponse(message, Usage(input=measure(request.messages), output=output), stop)
 

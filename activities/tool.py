@@ -28,9 +28,9 @@ from runward.contracts.outcomes import (
 )
 from runward.contracts.runs import RunRequest, ToolStep
 from runward.contracts.shapes import CURRENT, Call, EffectUnknown, Ended, Facts, Forged
-from runward.contracts.steps import NOWHERE, Parent, Run
+from runward.contracts.steps import Parent, Run
 from runward.contracts.tools import Tool, ToolContext
-from runward.contracts.transcript import encode_message, message_digest
+from runward.contracts.transcript import encode_message
 
 DepsOf = Callable[[], Any]
 
@@ -84,7 +84,7 @@ class ToolCalls:
             budget=None if agent is None else agent.budget,
             approver_role=None if agent is None else agent.approver_role,
             arguments=arguments,
-            parent=_parent(call.step, step),
+            parent=Parent(model=f"t{step.turn}.model", index=step.index),
             bound=Bound(),
             problem="" if tool is not None else f"{step.name}: no such tool",
         )
@@ -124,18 +124,14 @@ class ToolCalls:
         step = ToolStep.model_validate_json(call.args[0])
         message = tool_message(step.call_id, step.name, result)
         content = encode_message(message)
+        name = digest(content)
+        self._transcripts.remember(run, (message,), name, len(content))
         if isinstance(result, ToolDone) and len(content) > MESSAGE_INLINE_BYTES_MAX:
-            ref = Ref(digest=digest(content), size=len(content),
+            ref = Ref(digest=name, size=len(content),
                       preview=message.text[:PREVIEW_CHARS])  # fmt: skip
             short = ToolDone(ref=ref, is_error=result.is_error)
             return Ended(short, Bound(), message=ref.digest, content=content)
-        return Ended(result, Bound(), message=message_digest(message))
-
-
-def _parent(name: str, step: ToolStep) -> Parent:
-    if name != f"t{step.turn}.tool.{step.index}":
-        return NOWHERE
-    return Parent(model=f"t{step.turn}.model", index=step.index)
+        return Ended(result, Bound(), message=name)
 
 
 async def _call(tool: Tool, context: ToolContext[Any], given: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ Whatever the source, the messages must hash to the head that the step names; els
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from cachetools import LRUCache
 
@@ -39,6 +40,26 @@ Messages = tuple[Message, ...]
 History = Callable[[Run], Awaitable[Sequence[tuple[str, bytes, bytes]]]]
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A conversation as a model step names it: a prefix, and what is new since its head."""
+
+    prefix: Messages
+    prefix_bytes: int  # counted once, when the prefix was made or read: a run has many steps
+    new: Messages
+    new_bytes: int
+
+    @property
+    def messages(self) -> Messages:
+        """Returns the whole conversation."""
+        return (*self.prefix, *self.new)
+
+    @property
+    def bytes(self) -> int:
+        """Returns the bytes of the whole conversation."""
+        return self.prefix_bytes + self.new_bytes
+
+
 class Transcripts:
     """Finds the messages of a prefix."""
 
@@ -49,32 +70,36 @@ class Transcripts:
             CACHED_BYTES_MAX, getsizeof=lambda entry: entry[1] + 256
         )
 
-    def remember(self, run: Run, messages: Messages, head: str) -> None:
-        """Keeps a conversation under its head."""
-        size = sum(len(encode_message(one)) for one in messages)
+    def remember(self, run: Run, messages: Messages, name: str, size: int) -> None:
+        """Keeps a conversation under its head, or one message under its digest."""
         if size < CACHED_BYTES_MAX // 4:
-            self._cache[(run.run_id, head)] = (messages, size)
+            self._cache[(run.run_id, name)] = (messages, size)
 
     def forget(self) -> None:
         """Empties the cache; the store and Temporal still know everything."""
         self._cache.clear()
 
-    async def load(self, run: Run, step: ModelStep) -> Messages:
+    async def load(self, run: Run, step: ModelStep) -> Loaded:
         """Returns all messages that the step names. Errors: Later where no source has them."""
         if step.request is not None:
             # The step's digest is bound to `new`; what is sent must be what that names.
             if (step.head, step.new) != (GENESIS, (message_digest(step.request.message),)):
                 raise Forged("the request is not the one that this step names")
-            return (step.request.message,)
+            return _loaded((), 0, (step.request.message,))
         cached = self._cache.get((run.run_id, step.head))
         if cached is not None:
-            new = await self._new_from_store(run, step)
+            new = self._new_from_cache(run, step) or await self._new_from_store(run, step)
             if new is not None:
-                return (*cached[0], *new)
+                return _loaded(*cached, new)
         found = await self._from_store(run, step) or await self._from_history(run, step)
         if found is None:
             raise Later("the conversation is neither in the store nor in Temporal's history")
         return found
+
+    def _new_from_cache(self, run: Run, step: ModelStep) -> Messages | None:
+        """Returns the new messages where their tools ran in this worker."""
+        found = [self._cache.get((run.run_id, name)) for name in step.new]
+        return tuple(one[0][0] for one in found if one is not None) if all(found) else None
 
     async def _new_from_store(self, run: Run, step: ModelStep) -> Messages | None:
         by_digest = await self._tool_messages(run, step)
@@ -82,14 +107,15 @@ class Transcripts:
             return None
         return tuple(by_digest[one] for one in step.new)
 
-    async def _from_store(self, run: Run, step: ModelStep) -> Messages | None:
+    async def _from_store(self, run: Run, step: ModelStep) -> Loaded | None:
         found = await self._store.transcripts.messages(run.tenant, run.run_id, step.head)
         prefix = tuple(decode_message(one.content) for one in found)
         # Recomputed: what a database hands out may have been changed.
         if head_of(prefix) != step.head:
             return None
         new = await self._new_from_store(run, step)
-        return None if new is None else (*prefix, *new)
+        size = sum(len(one.content) for one in found)
+        return None if new is None else _loaded(prefix, size, new)
 
     async def _tool_messages(self, run: Run, step: ModelStep) -> dict[str, Message]:
         """Returns the messages of the previous turn's tools by digest, off their outcomes."""
@@ -148,14 +174,16 @@ class Transcripts:
             raise Later("content that a message refers to is not in the store")
         return content
 
-    async def _from_history(self, run: Run, step: ModelStep) -> Messages | None:
+    async def _from_history(self, run: Run, step: ModelStep) -> Loaded | None:
         messages = await self._replayed(run, step)
         wanted = extend(step.head, step.new)
         heads = GENESIS
         for count, one in enumerate(messages, 1):
             heads = extend(heads, (message_digest(one),))
             if heads == wanted:
-                return tuple(messages[:count])
+                prefix = tuple(messages[: count - len(step.new)])
+                size = sum(len(encode_message(one)) for one in prefix)
+                return _loaded(prefix, size, tuple(messages[len(prefix) : count]))
         return None
 
     async def _replayed(self, run: Run, step: ModelStep) -> list[Message]:
@@ -185,15 +213,17 @@ class Transcripts:
         return messages
 
 
-def rows(messages: Messages, known: int) -> tuple[TranscriptRow, ...]:
-    """Returns the rows of the messages from number `known` on, each under the head it makes."""
+def _loaded(prefix: Messages, prefix_bytes: int, new: Messages) -> Loaded:
+    return Loaded(prefix, prefix_bytes, new, sum(len(encode_message(one)) for one in new))
+
+
+def rows(head: str, size: int, new: Messages) -> tuple[TranscriptRow, ...]:
+    """Returns the rows of new messages after a prefix, each under the head that it makes."""
     found: list[TranscriptRow] = []
-    head, size = GENESIS, 0
-    for number, message in enumerate(messages):
+    for message in new:
         content = encode_message(message)
         size += len(content)
         name = digest(content)
         previous, head = head, extend(head, (name,))
-        if number >= known:
-            found.append(TranscriptRow(head, previous, name, content, size))
+        found.append(TranscriptRow(head, previous, name, content, size))
     return tuple(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -44,13 +43,17 @@ def root(
 
 def main() -> None:
     """Runs the command line: 0 done, 1 failed, 2 wrong usage; others are in `output.py`."""
+    code = 0
     try:
         app()
+    except SystemExit as ended:  # how Typer ends, whatever became of the command
+        code = ended.code if isinstance(ended.code, int) else 0
     except Exception as error:
         if not output.expected(error):
             raise
         output.failure(error)
-        sys.exit(output.EXIT_FAILED)
+        code = output.EXIT_FAILED
+    output.leave(code)
 
 
 if __name__ == "__main__":

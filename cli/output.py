@@ -6,11 +6,13 @@ screen, and bidirectional marks could show an approver something else than what 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, NoReturn, TextIO
 
 Format = Literal["text", "json"]
 Row = Mapping[str, Any]
@@ -56,6 +58,21 @@ def expected(error: BaseException) -> bool:
     """Returns whether the error is one to be told in a sentence, not with a traceback."""
     module = f"{type(error).__module__}."
     return module.startswith(_SAID) or isinstance(error, OSError)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process with that exit code.
+
+    Where the Temporal SDK is loaded, without the interpreter's own ending: in that, threads of the
+    SDK abort every now and then, and a command that succeeded would exit with 134.
+    """
+    if "temporalio" not in sys.modules:
+        sys.exit(code)
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
 
 
 def visible(text: str, *, keep: str = "") -> str:

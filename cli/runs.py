@@ -119,7 +119,7 @@ async def _result(run: RunHandle[str], wait_s: float | None, output: out.Format)
         out.data(_as_data(run.id, ended), output)
     elif ended.output:
         out.answer(ended.output)
-    out.note(f"{ended.turns} turns, {ended.usage.tokens} tokens, ${ended.cost}")
+    out.note(f"{ended.turns} turns, {ended.usage.tokens} tokens, ${ended.cost:f}")
     if ended.interrupted:
         out.failure(AgentError(f"The run was interrupted: {ended.interruption_reason}"))
         raise typer.Exit(out.EXIT_INTERRUPTED_RUN)
@@ -131,7 +131,7 @@ def _as_data(run_id: str, ended: RunResult[str]) -> dict[str, Any]:
         "output": ended.output,
         "turns": ended.turns,
         "usage": {one: getattr(ended.usage, one) for one in _COUNTERS},
-        "cost_usd": str(ended.cost),
+        "cost_usd": f"{ended.cost:f}",
         "interrupted": ended.interrupted,
         "interruption_reason": ended.interruption_reason,
         "started_at": ended.started_at.isoformat(),
@@ -150,7 +150,7 @@ def _readable(said: dict[str, Any], output: out.Format) -> dict[str, Any]:
 def _usd(nano: int) -> str:
     from runward.contracts.runs import usd
 
-    return str(usd(nano))
+    return f"{usd(nano):f}"
 
 
 def _text(prompt: str) -> str:

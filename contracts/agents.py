@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from pydantic import TypeAdapter
+from typing_extensions import TypeVar
 
 from runward.contracts.budget import Budget
 from runward.contracts.encoding import digest_of
 from runward.contracts.errors import ConfigurationError
 from runward.contracts.tools import Tool
 
-Output = TypeVar("Output")
+Output = TypeVar("Output", default=str)  # an agent that says nothing answers with text
 
 MAX_TURNS_DEFAULT = 50
 MAX_OUTPUT_TOKENS_DEFAULT = 4096

@@ -11,17 +11,20 @@ DIGEST_CHARS = 43  # a SHA-256 in base64url without padding
 
 
 def canonical(value: Any) -> bytes:
-    """Returns the value as compact UTF-8 JSON with sorted keys; lone surrogates become U+FFFD.
+    """Returns the value as compact UTF-8 JSON with sorted keys.
 
-    Floats are refused: integers and strings only, so that two encoders cannot differ (RFC 8785
-    gives the same bytes for such values).
+    Hand it strings, integers, booleans and None under ASCII keys: for those two encoders cannot
+    differ, and these are the bytes of RFC 8785.
     """
     return clean(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False,
                             allow_nan=False, default=_refuse)).encode()  # fmt: skip
 
 
 def clean(text: str) -> str:
-    """Returns the text without what neither UTF-8 nor PostgreSQL can hold: surrogates and NUL."""
+    """Returns the text with `?` for lone surrogates and U+FFFD for NUL.
+
+    UTF-8 cannot hold the first, PostgreSQL's text not the second.
+    """
     return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 

@@ -84,11 +84,6 @@ class Parent:
     messages: tuple[tuple[str, str], ...] = ()
 
 
-# What a step names as its parent whose place in the loop is not the one that its id says: the same
-# call under a second id would be a second effect. No outcome is ever recorded under this name.
-NOWHERE = Parent(model="-")
-
-
 @dataclass(slots=True)
 class Draft:
     """A step on its way through the concerns; mutable until `step_open` has decided it."""

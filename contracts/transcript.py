@@ -65,6 +65,15 @@ def encode_message(message: Message) -> bytes:
     return clean(message.model_dump_json(by_alias=True, exclude_defaults=False)).encode()
 
 
+def cleaned(message: AssistantMessage) -> AssistantMessage:
+    """Returns the message as it can be stored; whatever a model wrote, its step ends."""
+    calls = tuple(
+        ToolCall(id=clean(one.id), name=clean(one.name), arguments=clean(one.arguments))
+        for one in message.calls
+    )
+    return AssistantMessage(text=clean(message.text), calls=calls)
+
+
 def decode_message(data: bytes | str) -> Message:
     """Returns the message that `encode_message` wrote; a ValidationError if it is none."""
     return _MESSAGE.validate_json(data)

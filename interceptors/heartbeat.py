@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from temporalio import activity
 
 INTERVAL_S = 3.0  # below it a call is over before its heartbeat would matter
 
 
-@asynccontextmanager
-async def heartbeating() -> AsyncIterator[None]:
+@contextmanager
+def heartbeating() -> Iterator[None]:
     """Sends heartbeats while the block runs, where the activity has a heartbeat timeout."""
     if activity.info().heartbeat_timeout is None:
         yield
         return
-    task = asyncio.create_task(_beat())
+    loop = asyncio.get_running_loop()
+    # A timer, not a task: most attempts end before it fires. It runs in the activity's context.
+    timer = loop.call_later(INTERVAL_S, lambda: beat())
+
+    def beat() -> None:
+        nonlocal timer
+        timer = loop.call_later(INTERVAL_S, beat)  # first: a beat that fails is not the last one
+        activity.heartbeat()
+
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def _beat() -> None:
-    while True:
-        await asyncio.sleep(INTERVAL_S)
-        activity.heartbeat()
+        timer.cancel()

@@ -7,6 +7,7 @@ the same run (continued, reset or retried), anything else is refused.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,17 +17,20 @@ from temporalio.exceptions import ApplicationError
 
 from runward.contracts import names
 from runward.contracts.agents import Agent
-from runward.contracts.encoding import canonical, digest_of
+from runward.contracts.encoding import canonical, digest, digest_of
 from runward.contracts.errors import REFUSED, TicketRefused
 from runward.contracts.identity import Ticket, key_id, verify
 from runward.contracts.policy import Policy
 from runward.contracts.runs import RunRequest
-from runward.contracts.shapes import Call, Shape
+from runward.contracts.shapes import Call, Later, Shape
 from runward.contracts.steps import Opening, Run
 from runward.interceptors.audit import run_record
 from runward.store.pool import Store
 
 RUNS_CACHED_MAX = 10_000
+# The ids that our own interceptor gives to steps after the first: their run was known once. Whoever
+# forges such an id waits for ever.
+_LATER_STEP = re.compile(r"t1\.tool\.\d+|t(?!1\.)\d+\..+|a(?!1(:|$))\d+(:.*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ class Identity:
     async def adopted(self, call: Call) -> Run:
         """Returns the run that an unknown execution continues, as the server describes it."""
         run = await self._continued(call)
+        if run is None and _LATER_STEP.fullmatch(call.step):
+            raise Later("the store does not know this run: wait, or ask whoever operates it")
         if run is None:
             raise refused(
                 "this execution was not started with a ticket", "Start it with acting_as()"
@@ -124,6 +130,7 @@ class Identity:
         agent = self._agents.get(asked.agent) if isinstance(asked, RunRequest) else None
         name = asked.agent if isinstance(asked, RunRequest) else call.workflow_type
         session = asked.session_id if isinstance(asked, RunRequest) else ""
+        snapshot = b"" if agent is None else canonical(agent.snapshot)
         who = ticket.principal
         run = Run(
             tenant=who.tenant,
@@ -140,8 +147,8 @@ class Identity:
             user=who.user,
             roles=tuple(sorted(who.roles)),
             agent=name,
-            agent_digest="" if agent is None else agent.snapshot_digest,
-            agent_snapshot=b"" if agent is None else canonical(agent.snapshot),
+            agent_digest="" if agent is None else digest(snapshot),
+            agent_snapshot=snapshot,
             policy=self._policy,
             policy_body=self._policy_body,
             session=session,

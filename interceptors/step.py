@@ -120,7 +120,7 @@ class GovernedStep(ActivityInboundInterceptor):
             return await super().execute_activity(input)
         call = _call(input)
         try:
-            async with heartbeating():
+            with heartbeating():
                 outcome = await self._governed(call, shape, input)
         except (Forged, ValidationError) as error:
             raise refused("the input does not fit this step") from error
@@ -154,6 +154,9 @@ class GovernedStep(ActivityInboundInterceptor):
             case Short():
                 return encode_outcome(self._g.budgets.refusal(attempt, answer))
             case Wait(reason=reason):
+                raise answers.later(reason, WAIT_DELAY_S)
+            case Refused(code="lineage", reason=reason):
+                # A forged outcome, or a store that went back in time: a person has to look.
                 raise answers.later(reason, WAIT_DELAY_S)
             case Refused(reason=reason):
                 raise refused(reason)
@@ -258,7 +261,8 @@ class GovernedStep(ActivityInboundInterceptor):
         state = _STATES.get(type(outcome), "done")
         result = digest(encode_outcome(outcome))
         record = replace(step_record("outcome", attempt), outcome=state, result=result)
-        outcome = outcome.model_copy(update={"leaf": leaf_hash(record.leaf)})
+        leaf = record.leaf
+        outcome = outcome.model_copy(update={"leaf": leaf_hash(leaf)})
         closed = await self._closed(
             Close(
                 key=attempt.draft.key,
@@ -266,7 +270,7 @@ class GovernedStep(ActivityInboundInterceptor):
                 attempt=attempt.draft.attempt,
                 state=state,
                 outcome=encode_outcome(outcome),
-                record=record.leaf,
+                record=leaf,
                 resolution=resolution,
                 actual=ended.actual,
                 head=ended.head,

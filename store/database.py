@@ -48,7 +48,7 @@ def translate(error: BaseException) -> RunwardError:
         return StoreUnavailable("the store", f"It did not answer ({state})", "Try again")
     if str(state)[:2] in _SETUP:
         return ConfigurationError(
-            "the store", f"It refused us: {error}", "Run `runward migrate` and check the role"
+            "the store", f"It refused us: {error}", "Run `runward db migrate` and check the role"
         )
     return RequestRefused("the store", f"It cannot hold this value ({state})")
 

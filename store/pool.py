@@ -63,5 +63,5 @@ class Store:
             raise ConfigurationError(
                 "the store's schema",
                 f"{len(found.pending)} of its migrations are not applied, from {found.pending[0]}",
-                "Run `runward migrate`",
+                "Run `runward db migrate`",
             )

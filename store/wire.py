@@ -7,7 +7,7 @@ refuses would fail the whole batch.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, get_args
 
@@ -219,7 +219,16 @@ def _buckets(draft: Draft) -> list[dict[str, Any]]:
         text("scope_id", bucket.scope_id)
         amount = whole(bucket.dimension, draft.bound.amount(bucket.dimension), most=AMOUNT_MAX)
         whole("cap", bucket.cap, most=AMOUNT_MAX)
-        found.append(asdict(bucket) | {"amount": amount})
+        found.append(
+            {
+                "scope": bucket.scope,
+                "scope_id": bucket.scope_id,
+                "dimension": bucket.dimension,
+                "period": bucket.period,
+                "cap": bucket.cap,
+                "amount": amount,
+            }
+        )
     places = {(b["scope"], b["scope_id"], b["dimension"], b["period"]) for b in found}
     if len(places) != len(found):
         raise _out_of_range("buckets", "a bucket twice", "each bucket once")

@@ -145,6 +145,19 @@ class Attacker:
         )
         return task.workflow_execution.workflow_id
 
+    async def said(self, workflow_id: str, step: str) -> tuple[str, str]:
+        """Returns type and message of a step's last failure, pending or final."""
+        while True:
+            seen = (await self.handle(workflow_id).describe()).raw_description
+            for one in seen.pending_activities:
+                if one.activity_id == step and one.HasField("last_failure"):
+                    return one.last_failure.application_failure_info.type, one.last_failure.message
+            async for event in self.handle(workflow_id).fetch_history_events():
+                if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED:
+                    failure = event.activity_task_failed_event_attributes.failure
+                    return failure.application_failure_info.type, failure.message
+            await asyncio.sleep(LOOK_AGAIN_S)
+
     async def until(self, workflow_id: str, kind: EventType.ValueType) -> HistoryEvent:
         """Returns the last event of this kind, as soon as there is one."""
         found: HistoryEvent | None = None

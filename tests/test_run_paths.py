@@ -176,3 +176,12 @@ async def test_every_task_replayed_from_the_start_gives_the_same_run(stack: Stac
         result = await run.result()
 
     assert (result.output, len(app.shop.refunds)) == ("Done.", 1)
+
+
+async def test_what_utf8_cannot_hold_does_not_break_a_run(stack: Stack) -> None:
+    """A lone surrogate and a NUL, in an answer and in a call's arguments."""
+    app = App([ask_badly("lookup_order", '{"order_id": "\ud800\x00"}'), say("Done \ud800\x00.")])
+    async with stack.worker(stack.plugin(**app.given)):
+        result = await (await stack.acting_as("ada")).execute("support", "Where is it?")
+
+    assert result.output == "Done ?\ufffd."

@@ -78,6 +78,19 @@ async def test_room_behind_open_holds_is_contended_and_an_exhausted_bucket_is_no
     assert exhausted.window_end is not None and exhausted.window_end > datetime.now(UTC)
 
 
+async def test_an_exhausted_bucket_is_named_before_a_contended_one(case: Case) -> None:
+    await case.started()
+    await case.admit(case.draft("a", **tokens(case, CAP)))
+    buckets = (
+        Bucket("user", case.user, "tokens", "day", CAP),
+        Bucket("user", case.user, "calls", "day", 0),
+    )
+
+    answer = await case.open(case.draft("b", bound=Bound(1, output_tokens=1), buckets=buckets))
+
+    assert isinstance(answer, Short) and (answer.bucket, answer.contended) == (1, False)
+
+
 async def test_a_shrunk_request_is_admitted_under_the_same_nonce(case: Case) -> None:
     await case.started()
     draft = case.draft(**tokens(case, CAP + 1))
@@ -97,6 +110,7 @@ async def test_the_latest_cap_holds(case: Case) -> None:
 
     assert isinstance(lowered, Short) and lowered.available == 0
     assert raised == Admitted()
+    assert [view.cap for view in await case.store.reads.buckets(case.tenant)] == [2_000]
 
 
 async def test_windows_follow_utc(case: Case, owner: asyncpg.Connection[asyncpg.Record]) -> None:

@@ -50,6 +50,7 @@ async def test_a_model_step_that_is_open_grants_nothing(case: Case) -> None:
     await case.admit(case.first())
 
     assert await case.open(call(case)) == LINEAGE
+    assert await case.open(call(case, model="")) == LINEAGE
 
 
 async def answered(case: Case) -> None:
@@ -103,6 +104,13 @@ async def test_a_turn_whose_tool_is_still_open_is_refused(case: Case) -> None:
     await case.admit(call(case))
 
     assert await case.open(turn(case, ("t1.tool.0", ""))) == LINEAGE
+
+
+async def test_one_answer_does_not_stand_for_two_equal_calls(case: Case) -> None:
+    await case.started("call-0", "call-0")
+    await case.close(await case.admit(call(case)), message="said-0")
+
+    assert await case.open(turn(case, GOOD[0], GOOD[0])) == LINEAGE
 
 
 async def test_a_conversation_begins_once(case: Case) -> None:

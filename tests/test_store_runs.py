@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,19 @@ async def test_a_reset_opens_a_closed_run_and_voids_what_was_asked(case: Case) -
     again = await case.asked(case.draft(epoch=1, verdict="ask", approval_id=asked.request.id))
 
     assert again.request.id != asked.request.id
+
+
+async def test_after_a_reset_an_approval_still_holds_for_its_own_digest_only(case: Case) -> None:
+    await case.started()
+    asked = await case.asked(case.draft(verdict="ask"))
+    await case.decide(asked)
+    await adopted(case, "execution-2", "reset")
+    given: dict[str, Any] = {"epoch": 1, "verdict": "ask", "approval_id": asked.request.id}
+
+    other = await case.open(case.draft(digest="another", **given))
+
+    assert other == Refused("approval", "the approval is not for this call")
+    assert await case.open(case.draft(**given)) == Admitted()
 
 
 async def test_a_closed_run_is_open_again_after_a_reset(case: Case) -> None:

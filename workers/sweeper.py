@@ -77,7 +77,7 @@ class Sweeper:
             except (RunwardError, RPCError) as error:
                 _LOG.warning("a sweep was given up, the next one goes on: %s", error)
                 continue
-            except Exception:
+            except Exception:  # noqa: BLE001  a mistake of ours must not end all sweeping
                 _LOG.exception("a sweep failed, the next one goes on")
                 continue
             if swept.lost:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -50,10 +51,18 @@ class TemporalDevServer:
     the log is removed at the end.
     """
 
-    def __init__(self, binary: Path, state_dir: Path | None, *, ui: bool = True) -> None:
+    def __init__(
+        self,
+        binary: Path,
+        state_dir: Path | None,
+        *,
+        ui: bool = True,
+        dynamic_config: Sequence[str] = (),
+    ) -> None:
         self._binary = binary
         self._state_dir = state_dir
         self._ui = ui
+        self._dynamic_config = (*DYNAMIC_CONFIG, *dynamic_config)
         self._folder: Path | None = None
         self._child: Child | None = None
         self._lock: FileLock | None = None
@@ -147,7 +156,7 @@ class TemporalDevServer:
             words += ["--db-filename", str(folder / "temporal.sqlite")]
             words += ["--sqlite-pragma", "journal_mode=WAL"]
             words += ["--sqlite-pragma", "synchronous=NORMAL"]
-        for value in DYNAMIC_CONFIG:
+        for value in self._dynamic_config:
             words += ["--dynamic-config-value", value]
         for name in SEARCH_ATTRIBUTES:
             words += ["--search-attribute", f"{name}=Keyword"]

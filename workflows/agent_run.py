@@ -127,6 +127,7 @@ class AgentRun:
             activity,
             argument,
             activity_id=step,
+            summary=f"turn {self._talk.turn}" if self._talk is not None else None,
             result_type=RawValue,
             start_to_close_timeout=within,
             heartbeat_timeout=HEARTBEAT_TIMEOUT,

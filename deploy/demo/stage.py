@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,6 +33,7 @@ WORKER = ("-m", "runward.cli.main", "worker", "--app", "app:app")
 LOG_LINES = 15
 LEDGERS_START_S_MAX = 15.0
 REACHED_S_MAX = 20.0
+STOP_S_MAX = 3.0  # a worker whose servers have gone would drain for longer
 POLL_S = 0.05
 
 
@@ -130,12 +131,20 @@ def without_others_settings() -> None:
 
 
 def _python(log: Path, words: Sequence[str], environment: Mapping[str, str]) -> ChildOrder:
-    return ChildOrder(argv=[sys.executable, *words], log=log, env=environment, cwd=HERE)
+    return ChildOrder(
+        argv=[sys.executable, *words],
+        log=log,
+        env=environment,
+        cwd=HERE,
+        stop_wait_s_max=STOP_S_MAX,
+    )
 
 
 async def _serve_ledgers(stack: AsyncExitStack, ledgers: LedgerClient, folder: Path) -> None:
     words = [str(HERE / "ledgers.py"), str(ledgers.port)]
-    child = await Child.start(_python(folder / "ledgers.log", words, os.environ))
+    order = _python(folder / "ledgers.log", words, os.environ)
+    # Stopped last, it takes the folder with it even where this process is killed.
+    child = await Child.start(replace(order, remove=[folder]))
     stack.push_async_callback(child.stop)
     deadline = time.monotonic() + LEDGERS_START_S_MAX
     while True:

@@ -1,0 +1,174 @@
+"""Executions that continue a run: reset, continued as new, cancelled in a race, terminated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.client import Client, WorkflowFailureError
+from temporalio.exceptions import CancelledError
+
+from runward.store.pool import Store
+from runward.testing.scripted import Script, ScriptedProvider, Slow, ask, failing, say
+from runward.testing.stack import Stack
+from runward.workers.sweeper import sweep
+from runward.workers.temporal_binary import find_temporal
+from runward.workers.temporal_dev_server import TemporalDevServer
+from tests.support import App
+
+REFUND = ask("refund", order_id="17", amount="5.00")
+SUGGEST_AFTER_EVENTS = 20
+
+
+async def reset(stack: Stack, workflow_id: str, task: int) -> None:
+    """Begins the workflow again from its workflow task number `task`, counted from 1."""
+    temporal = await Client.connect(stack.temporal_address)
+    tasks = [
+        event.event_id
+        async for event in temporal.get_workflow_handle(workflow_id).fetch_history_events()
+        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+    ]
+    await temporal.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace=temporal.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=workflow_id),
+            reason="test",
+            workflow_task_finish_event_id=tasks[task - 1],
+            request_id=uuid4().hex,
+        )
+    )
+
+
+@pytest.mark.parametrize("task", [1, 2], ids=["from the start", "from the tool"])
+async def test_a_reset_repeats_no_effect(stack: Stack, task: int) -> None:
+    """The refund has happened: the same call returns what was recorded, and asks nobody again."""
+    app = App([REFUND, say("Refunded.")])
+    async with stack.worker(stack.plugin(**app.given)):
+        ada, bob = await stack.acting_as("ada"), await stack.acting_as("bob", ["finance"])
+        run = await ada.start("support", "Refund order 17")
+        await bob.approvals.approve((await run.next_approval()).id)
+        await run.result()
+        bills = len(app.bills.bills())
+        await reset(stack, run.id, task)
+        result = await ada.get(run.id).result()
+
+    assert (result.output, len(app.shop.refunds)) == ("Refunded.", 1)
+    assert len(app.bills.bills()) > bills  # the model's steps run anew
+
+
+async def test_a_reset_before_the_effect_asks_again(stack: Stack) -> None:
+    """What was asked before is void; the new request's approval runs the call, once."""
+    app = App([REFUND, say("Refunded.")])
+    async with stack.worker(stack.plugin(**app.given)):
+        ada, bob = await stack.acting_as("ada"), await stack.acting_as("bob", ["finance"])
+        run = await ada.start("support", "Refund order 17")
+        before = await run.next_approval()
+        await reset(stack, run.id, 1)
+        again = ada.get(run.id)
+        request = await again.next_approval()
+        assert request.id != before.id
+        assert (await bob.approvals.get(before.id)).state == "void"
+        await bob.approvals.approve(request.id)
+        result = await again.result()
+
+    assert (result.output, len(app.shop.refunds)) == ("Refunded.", 1)
+
+
+@pytest.fixture
+async def hurried(database_url: str, tmp_path: Path) -> AsyncIterator[Stack]:
+    """A stack on a server that suggests to continue as new after a few events."""
+    binary = await find_temporal(None, progress=lambda _: None)
+    setting = f"limit.historyCount.suggestContinueAsNew={SUGGEST_AFTER_EVENTS}"
+    async with (
+        TemporalDevServer(binary, None, ui=False, dynamic_config=[setting]) as server,
+        Stack.open(database_url, server.address, key_file=tmp_path / "key") as stack,
+    ):
+        yield stack
+
+
+async def test_a_long_run_continues_as_new_and_stays_one_run(hurried: Stack) -> None:
+    """Turns, usage and the conversation go on; an approval in a later execution holds."""
+    turns = [ask("lookup_order", order_id=str(number)) for number in range(6)]
+    app = App([*turns, REFUND, ask("lookup_order", order_id="17"), say("Done.")])
+    async with hurried.worker(hurried.plugin(**app.given)):
+        ada, bob = await hurried.acting_as("ada"), await hurried.acting_as("bob", ["finance"])
+        run = await ada.start("support", "Refund order 17")
+        await bob.approvals.approve((await run.next_approval()).id)
+        result = await run.result()
+        latest = await ada.temporal.get_workflow_handle(run.id).describe()
+
+    assert latest.run_id != result.run_id, "it never continued as new"
+    assert (result.output, result.turns, len(app.shop.refunds)) == ("Done.", 9, 1)
+    assert app.shop.lookups == [*map(str, range(6)), "17"]
+    assert result.usage.tokens == sum(bill.usage.tokens for bill in app.bills.bills())
+    # Each turn of the model saw the whole conversation: its input only ever grows.
+    inputs = [bill.usage.input for bill in app.bills.bills()]
+    assert inputs == sorted(set(inputs)) and len(inputs) == 9
+
+
+async def test_an_answer_that_was_first_beats_a_cancel(stack: Stack) -> None:
+    """The cancel arrives while the model answers; the run ends with the answer."""
+    inside, gate = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: float) -> None:
+        inside.set()
+        await gate.wait()
+
+    app = App([failing(say("Answered."), Slow(1))])
+    given: dict[str, Any] = {**app.given}
+    script = {"support": Script(app.turns)}
+    given["providers"] = [ScriptedProvider(script, ledger=app.bills, sleep=wait)]
+    async with stack.worker(stack.plugin(**given)):
+        run = await (await stack.acting_as("ada")).start("support", "Hello?")
+        await inside.wait()
+        await run.cancel()
+        gate.set()
+        result = await run.result()
+
+    assert result.output == "Answered."
+
+
+async def test_a_cancelled_run_runs_nothing_more(
+    stack: Stack, owner: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """Cancelled while a person is asked: the request is void, the run's row says so."""
+    app = App([REFUND, say("Refunded.")])
+    async with stack.worker(stack.plugin(**app.given)):
+        ada, bob = await stack.acting_as("ada"), await stack.acting_as("bob", ["finance"])
+        run = await ada.start("support", "Refund order 17")
+        request = await run.next_approval()
+        await run.cancel()
+        with pytest.raises(WorkflowFailureError) as caught:
+            await run.result()
+        state = (await bob.approvals.get(request.id)).state
+
+    assert isinstance(caught.value.cause, CancelledError)
+    found = await owner.fetchval("select state from runward.run where tenant = $1", stack.tenant)
+    assert (found, state, app.shop.refunds) == ("cancelled", "void", [])
+
+
+async def test_a_terminated_run_is_closed_by_a_sweep(
+    stack: Stack, owner: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """Its row follows the execution, its request is void, nothing ran."""
+    app = App([REFUND, say("Refunded.")])
+    async with stack.worker(stack.plugin(**app.given)) as worker:
+        ada, bob = await stack.acting_as("ada"), await stack.acting_as("bob", ["finance"])
+        run = await ada.start("support", "Refund order 17")
+        request = await run.next_approval()
+        await run.terminate("test")
+        async with Store(stack.database_url, role="runward_worker") as store:
+            await sweep(store, worker.client, quiet_for=timedelta(0))
+        state = (await bob.approvals.get(request.id)).state
+
+    found = await owner.fetchval("select state from runward.run where tenant = $1", stack.tenant)
+    assert (found, state, app.shop.refunds) == ("ended", "void", [])
