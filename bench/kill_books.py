@@ -93,6 +93,12 @@ def unapproved(books: Books, done: Counter[Key]) -> int:
     return beyond
 
 
+def without_intent(world: World, books: Books) -> int:
+    """Returns calls of the world outside beyond the attempts that the store has admitted."""
+    asked = Counter((one.run_id, one.step) for one in world.ledger.asked)
+    return sum(max(count - len(books.holds.get(key, ())), 0) for key, count in asked.items())
+
+
 def missing(books: Books, done: Counter[Key]) -> int:
     """Returns steps that are recorded as done and had no effect."""
     return sum(

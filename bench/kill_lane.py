@@ -136,9 +136,13 @@ class Lane:
         await self._kill()
         self.proxy.release()
         self.world.ledger.release(self.name)
+        # After an effect the ledger outside is the proof; what the store lacks, the books will say.
+        hit = bool(found) or self.window == "after_effect"
         self.attempts += found
-        self.kills += bool(found)
-        self.empty_kills += not found
+        self.kills += hit
+        self.empty_kills += not hit
+        if not hit:
+            say(f"{self.name}: a kill met nobody that the store had admitted")
 
     async def _at_random(self) -> None:
         self.proxy.opens.clear()

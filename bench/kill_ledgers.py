@@ -44,7 +44,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.applied: list[Effect] = []
-        self.asked = 0
+        self.asked: list[Effect] = []  # also what was no new effect
         self._keys: set[str] = set()
         self._traps: dict[str, Trap] = {}
         self._server: asyncio.Server | None = None
@@ -97,7 +97,7 @@ class Ledger:
             self._tasks.discard(task)
 
     async def _answer(self, effect: Effect, writer: asyncio.StreamWriter) -> None:
-        self.asked += 1
+        self.asked.append(effect)
         if effect.tool not in IDEMPOTENT or effect.key not in self._keys:
             self._keys.add(effect.key)
             self.applied.append(effect)

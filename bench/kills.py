@@ -146,6 +146,7 @@ async def compare(world: World, lanes: list[Lane], report: Report) -> None:
     report.add("runs_not_answered_in_the_store", runs - books.ended["answered"], "== 0")
     report.add("double_refunds", books_of.double_refunds(world), "== 0")
     report.add("effects_nobody_approved", books_of.unapproved(books, done), "== 0")
+    report.add("effects_without_intent", books_of.without_intent(world, books), "== 0")
     report.add("done_without_effect", books_of.missing(books, done), "== 0")
     report.add("unknown_not_as_declared", len(undeclared), "== 0")
     report.add("windows_contradicted", len(untrue), "== 0")
@@ -168,7 +169,7 @@ def count(world: World, lanes: list[Lane], books: books_of.Books, report: Report
     counts["runs"] = sum(len(one.runs) for one in lanes)
     counts["steps"] = len(books.states)
     counts["effects"] = len(world.ledger.applied)
-    counts["effects_asked_for"] = world.ledger.asked
+    counts["effects_asked_for"] = len(world.ledger.asked)
     counts["attempts_that_ended_inside"] = sum(map(books.dead, books.holds))
     requests = [one for found in books.requests.values() for one in found]
     for word in ("consumed", "rejected"):

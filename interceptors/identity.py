@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 from temporalio.exceptions import ApplicationError
 
 from runward.contracts import names
 from runward.contracts.agents import Agent
 from runward.contracts.encoding import canonical, digest, digest_of
 from runward.contracts.errors import REFUSED, TicketRefused
-from runward.contracts.identity import Ticket, key_id, verify
+from runward.contracts.identity import Issuer, Ticket, key_id, verify
 from runward.contracts.policy import Policy
 from runward.contracts.runs import RunRequest
 from runward.contracts.shapes import Call, Later, Shape
@@ -28,6 +28,8 @@ from runward.interceptors.audit import run_record
 from runward.store.pool import Store
 
 RUNS_CACHED_MAX = 10_000
+ISSUERS_CACHED_MAX = 1_000
+ISSUERS_CACHED_S = 10.0  # misses no revocation: `step_open` looks at the row again
 # The ids that our own interceptor gives to steps after the first: their run was known once. Whoever
 # forges such an id waits for ever.
 _LATER_STEP = re.compile(r"t1\.tool\.\d+|t(?!1\.)\d+\..+|a(?!1(:|$))\d+(:.*)?")
@@ -56,6 +58,7 @@ class Identity:
         self._policy_body = canonical(policy.body)
         self._policy = digest_of(policy.body)
         self._known: LRUCache[tuple[str, str], Run] = LRUCache(RUNS_CACHED_MAX)
+        self._issuers: TTLCache[str, Issuer] = TTLCache(ISSUERS_CACHED_MAX, ISSUERS_CACHED_S)
 
     async def of(self, call: Call, shape: Shape) -> tuple[Run, Opening | None]:
         """Returns the run, and what opens it where this is its first step.
@@ -110,21 +113,30 @@ class Identity:
         return run
 
     def forget(self) -> None:
-        """Empties the cache; the store still knows every run."""
+        """Empties the caches; the store still knows every run."""
         self._known.clear()
+        self._issuers.clear()
 
     async def _opening(self, call: Call, shape: Shape, header: bytes) -> tuple[Run, Opening]:
         try:
             token = str(json.loads(header))
         except ValueError as error:
             raise TicketRefused("a ticket", "It is not text") from error
-        issuer = await self._store.issuers.find(key_id(token))
+        issuer = await self._issuer(key_id(token))
         ticket = verify(token, issuer, at=call.scheduled_at)
         asked = shape.opens(call)
         wanted = asked.digest if isinstance(asked, RunRequest) else asked
         if (ticket.operation, ticket.subject, ticket.digest) != ("start", call.workflow_id, wanted):
             raise TicketRefused("a ticket", "It was issued for another request")
         return self._open(call, ticket, asked)
+
+    async def _issuer(self, kid: str) -> Issuer | None:
+        issuer = self._issuers.get(kid)
+        if issuer is None:
+            issuer = await self._store.issuers.find(kid)
+            if issuer is not None:
+                self._issuers[kid] = issuer
+        return issuer
 
     def _open(self, call: Call, ticket: Ticket, asked: RunRequest | str) -> tuple[Run, Opening]:
         agent = self._agents.get(asked.agent) if isinstance(asked, RunRequest) else None

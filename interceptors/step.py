@@ -221,6 +221,11 @@ class GovernedStep(ActivityInboundInterceptor):
             if draft.idempotent:
                 await self._give_up(attempt, "forfeit")
             raise
+        except Exception:
+            # A user's activity that raises has said that it ended; its own retry policy goes on.
+            if shape.foreign:
+                await self._give_up(attempt, "forfeit")
+            raise
         finally:
             CURRENT.reset(token)
         return await self._record(attempt, shape, result, "settle")

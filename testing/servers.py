@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 from runward.workers.embedded_postgres import EmbeddedPostgres
 from runward.workers.temporal_binary import find_temporal
@@ -62,10 +64,13 @@ class Servers:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         binary = await find_temporal(None, progress=lambda text: print(text, file=sys.stderr))
-        async with (
-            EmbeddedPostgres(None) as postgres,
-            TemporalDevServer(binary, None, ui=False) as temporal,
-        ):
-            self._addresses = Addresses(postgres.dsn, temporal.address)
-            self._started.set()
-            await self._stop.wait()
+        # A file, not memory: an interrupted query can cost the in-memory database its only
+        # connection, and with it everything that was in it.
+        with tempfile.TemporaryDirectory(prefix="runward-temporal-") as folder:
+            async with (
+                EmbeddedPostgres(None) as postgres,
+                TemporalDevServer(binary, Path(folder), ui=False) as temporal,
+            ):
+                self._addresses = Addresses(postgres.dsn, temporal.address)
+                self._started.set()
+                await self._stop.wait()
