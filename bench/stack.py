@@ -43,7 +43,11 @@ class Servers:
 
 @asynccontextmanager
 async def servers() -> AsyncIterator[Servers]:
-    """Yields a fresh PostgreSQL and a fresh Temporal, with an issuer that the store knows."""
+    """Yields a fresh PostgreSQL and a fresh Temporal, with an issuer that the store knows.
+
+    PostgreSQL is reached by its unix socket: over TCP on one machine, the kernel charges the
+    sender with much of the receiver's share.
+    """
     binary = await find_temporal(None, progress=say)
     with tempfile.TemporaryDirectory() as folder:
         async with (
@@ -56,7 +60,7 @@ async def servers() -> AsyncIterator[Servers]:
             async with Store(postgres.dsn) as store:
                 issuer = Issuer(str(key.key.kid), key.public_key, every, every, every)
                 await store.issuers.add(issuer)
-            yield Servers(postgres.dsn, temporal.address, key.path)
+            yield Servers(postgres.socket_dsn, temporal.address, key.path)
 
 
 @tool

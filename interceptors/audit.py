@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from runward.contracts.audit import Record, RecordKind
@@ -18,13 +17,21 @@ class Audit:
     def open(self, attempt: Attempt) -> None:
         """Writes the intent. It is committed only if the attempt is admitted."""
         draft = attempt.draft
-        record = step_record("intent", attempt)
-        attempt.intent = replace(record, rule=draft.rule, policy=attempt.run.policy)
+        policy = attempt.run.policy
+        attempt.intent = step_record("intent", attempt, rule=draft.rule, policy=policy)
         draft.intent = attempt.intent.leaf
 
 
-def step_record(kind: RecordKind, attempt: Attempt) -> Record:
-    """Returns a record about this attempt, without an outcome."""
+def step_record(
+    kind: RecordKind,
+    attempt: Attempt,
+    *,
+    rule: str = "",
+    policy: str = "",
+    outcome: str = "",
+    result: str = "",
+) -> Record:
+    """Returns a record about this attempt."""
     draft, run = attempt.draft, attempt.run
     return Record(
         kind=kind,
@@ -40,6 +47,10 @@ def step_record(kind: RecordKind, attempt: Attempt) -> Record:
         action=draft.name,
         digest=draft.digest,
         at=datetime.now(UTC),
+        rule=rule,
+        policy=policy,
+        outcome=outcome,
+        result=result,
     )
 
 

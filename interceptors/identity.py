@@ -65,16 +65,19 @@ class Identity:
 
         Errors: a non-retryable ApplicationError where nobody can be proven to have started it.
         """
-        run = await self.known(call)
+        header = call.headers.get(names.TICKET_HEADER)
+        # With a ticket, a first attempt opens a run that the store does not know, almost always;
+        # where it does know it, `step_open` compares the two.
+        opens = header is not None and call.attempt == 1
+        run = self._known.get(_place(call)) if opens else await self.known(call)
         if run is not None:
             return run, None
-        header = call.headers.get(names.TICKET_HEADER)
         if header is not None:
             try:
                 return await self._opening(call, shape, header)
             except TicketRefused as error:
                 # A reset, a retry and a cron repeat the start's headers, long after it was valid.
-                run = await self._continued(call)
+                run = await self.known(call) or await self._continued(call)
                 if run is None:
                     raise refused(str(error)) from None  # its cause is for nobody outside
                 return run, None
@@ -82,7 +85,7 @@ class Identity:
 
     async def known(self, call: Call) -> Run | None:
         """Returns the run of an execution that the store knows."""
-        key = (call.workflow_id, call.run_id)
+        key = _place(call)
         run = self._known.get(key)
         if run is None:
             run = await self._store.runs.find(*key)
@@ -109,7 +112,7 @@ class Identity:
             call.workflow_id, call.run_id, found.first_run_id, found.kind
         )
         if run is not None:
-            self._known[(call.workflow_id, call.run_id)] = run
+            self._known[_place(call)] = run
         return run
 
     def forget(self) -> None:
@@ -170,6 +173,10 @@ class Identity:
             record=started.leaf,
         )
         return run, opening
+
+
+def _place(call: Call) -> tuple[str, str]:
+    return call.workflow_id, call.run_id
 
 
 def refused(holds: str, instead: str = "") -> ApplicationError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, assert_never, cast
 from uuid import uuid4
@@ -252,7 +251,7 @@ class GovernedStep(ActivityInboundInterceptor):
         raise answers.later(reason, AGAIN_AFTER_S)
 
     async def _give_up(self, attempt: Attempt, resolution: Resolution) -> None:
-        record = replace(step_record("outcome", attempt), outcome="retry")
+        record = step_record("outcome", attempt, outcome="retry")
         draft = attempt.draft
         await self._closed(Close(draft.key, draft.nonce, draft.attempt, None,
                                  record=record.leaf, resolution=resolution))  # fmt: skip
@@ -265,7 +264,7 @@ class GovernedStep(ActivityInboundInterceptor):
         outcome = cast(Final, ended.outcome)
         state = _STATES.get(type(outcome), "done")
         result = digest(encode_outcome(outcome))
-        record = replace(step_record("outcome", attempt), outcome=state, result=result)
+        record = step_record("outcome", attempt, outcome=state, result=result)
         leaf = record.leaf
         outcome = outcome.model_copy(update={"leaf": leaf_hash(leaf)})
         closed = await self._closed(
