@@ -32,10 +32,12 @@ demo: setup ## run the demonstration, start to finish, on this machine
 test: setup ## run the tests
 	$(RUN) -m pytest -n 4 -q $(ARGS)
 
+# Scripts import what stands beside them, so they are checked under their bare names.
 lint: setup ## check style, types and the directions of imports
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	MYPYPATH=bench:deploy/demo .venv/bin/mypy bench/*.py deploy/demo/*.py
 	cd .typing && ../.venv/bin/lint-imports --config ../pyproject.toml
 
 bench: setup ## run each benchmark in bench/ briefly

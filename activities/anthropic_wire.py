@@ -7,27 +7,31 @@ digest; for this provider it stands for the text exactly as the model wrote it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
-from runward.contracts.encoding import canonical, clean
+from runward.activities.provider_answers import (
+    arguments_object,
+    arguments_text,
+    counter,
+    read_body,
+    read_usage,
+)
+from runward.contracts.encoding import clean
 from runward.contracts.providers import ModelRequest, ModelResponse, Stop
 from runward.contracts.transcript import AssistantMessage, Message, ToolCall, ToolMessage
 from runward.contracts.usage import Usage
 
-_STOPS: dict[str, Stop] = {
+# What is not here is new to us, and was no normal end so far (`refusal` came like that).
+_STOPS: dict[object, Stop] = {
     "end_turn": "end",
     "stop_sequence": "end",
     "tool_use": "tools",
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "refusal": "refusal",
+    "content_filter": "filtered",  # what gateways to other models say
 }
-
-
-class NotAnAnswer(Exception):
-    """A body that is no answer of the Messages API. Says where, never what stands there."""
 
 
 def write_request(request: ModelRequest) -> dict[str, Any]:
@@ -38,13 +42,25 @@ def write_request(request: ModelRequest) -> dict[str, Any]:
         "messages": write_messages(request.messages),
     }
     if request.instructions:
-        parameters["system"] = clean(request.instructions)
+        parameters["system"] = [{"type": "text", "text": clean(request.instructions)}]
     if request.tools:
         parameters["tools"] = [
             {"name": one.name, "description": one.description, "input_schema": one.schema}
             for one in request.tools
         ]
+        _cache(parameters)
     return parameters
+
+
+def _cache(parameters: dict[str, Any]) -> None:
+    """Marks what the next call of a loop will send again, so that it costs a tenth then.
+
+    That is what never changes, and the conversation up to here. The end of the call before is
+    marked too: the API looks back over 20 blocks only, and one turn can hold more.
+    """
+    ends = [turn["content"][-1] for turn in parameters["messages"] if turn["role"] == "user"]
+    for block in (parameters.get("system", parameters["tools"])[-1], *ends[-2:]):
+        block["cache_control"] = {"type": "ephemeral"}
 
 
 def write_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
@@ -78,66 +94,46 @@ def _write_blocks(message: Message) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = [{"type": "text", "text": text}] if text.strip() else []
     if isinstance(message, AssistantMessage):
         blocks += [
-            {"type": "tool_use", "id": one.id, "name": one.name, "input": _write_arguments(one)}
+            {
+                "type": "tool_use",
+                "id": one.id,
+                "name": one.name,
+                "input": arguments_object(one.arguments),
+            }
             for one in message.calls
         ]
     return blocks
 
 
-def _write_arguments(call: ToolCall) -> dict[str, Any]:
-    """Returns the arguments as the object that the API demands; what is none, wrapped in one."""
-    try:
-        # Through `canonical`, since an escape in clean text can still stand for a lone surrogate.
-        value = json.loads(canonical(json.loads(call.arguments)))
-    except (ValueError, RecursionError):
-        value = None
-    return value if isinstance(value, dict) else {"malformed_arguments": clean(call.arguments)}
-
-
 def read_answer(body: bytes) -> ModelResponse:
     """Returns the answer that a body holds; NotAnAnswer if it holds none."""
-    wrong: str
-    try:
-        return _read(json.loads(body))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        wrong = type(error).__name__
-    # Outside, as the error that we caught holds the body.
-    raise NotAnAnswer(f"{len(body)} bytes, {wrong}")
+    return read_body(body, _read)
 
 
-def _read(answer: dict[str, Any]) -> ModelResponse:
+def _read(answer: Any) -> ModelResponse:
     if answer["type"] != "message":
         raise ValueError("not a message")
-    calls = tuple(_read_call(block) for block in answer["content"] if block["type"] == "tool_use")
+    stop = _STOPS.get(answer["stop_reason"], "incomplete")
     text = "".join(clean(block["text"]) for block in answer["content"] if block["type"] == "text")
-    stop = _STOPS.get(answer["stop_reason"], "tools" if calls else "end")
-    if stop in ("length", "refusal"):
-        # The last call may be cut in its middle, and half a call must never run.
-        calls = ()
-    return ModelResponse(
-        AssistantMessage(text=text, calls=calls), read_usage(answer["usage"]), stop
-    )
+    calls: tuple[ToolCall, ...] = ()
+    if stop in ("end", "tools"):  # else the last call may be cut in its middle
+        calls = tuple(_read_call(one) for one in answer["content"] if one["type"] == "tool_use")
+        stop = "tools" if calls else "end"
+    usage, metered = read_usage(_read_usage, answer.get("usage"))
+    return ModelResponse(AssistantMessage(text=text, calls=calls), usage, stop, metered)
 
 
 def _read_call(block: dict[str, Any]) -> ToolCall:
     if not isinstance(block["input"], dict):
         raise TypeError("input is no object")
-    return ToolCall(
-        id=block["id"], name=block["name"], arguments=canonical(block["input"]).decode()
-    )
+    return ToolCall(id=block["id"], name=block["name"], arguments=arguments_text(block["input"]))
 
 
-def read_usage(usage: dict[str, Any]) -> Usage:
+def _read_usage(usage: Any) -> Usage:
     """Returns the counters, which are disjoint in this API: `input_tokens` is without the cache."""
     return Usage(
-        input=_count(usage["input_tokens"]),
-        cache_read=_count(usage.get("cache_read_input_tokens") or 0),
-        cache_write=_count(usage.get("cache_creation_input_tokens") or 0),
-        output=_count(usage["output_tokens"]),
+        input=counter(usage["input_tokens"]),
+        cache_read=counter(usage.get("cache_read_input_tokens") or 0),
+        cache_write=counter(usage.get("cache_creation_input_tokens") or 0),
+        output=counter(usage["output_tokens"]),
     )
-
-
-def _count(value: object) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError("not a counter")
-    return value

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from cachetools import LRUCache
 from temporalio import activity
 from temporalio.common import RawValue
 
+from runward.activities.provider_answers import received
 from runward.activities.providers import Providers
 from runward.activities.transcripts import Loaded, Messages, Transcripts, rows
 from runward.contracts import names
@@ -20,27 +22,34 @@ from runward.contracts.outcomes import (
     MESSAGE_INLINE_BYTES_MAX,
     PREVIEW_CHARS,
     CallStub,
+    Failed,
     ModelDone,
     Opened,
     Ref,
     effect_digest_v1,
     model_digest_v1,
 )
-from runward.contracts.providers import ModelError, ModelRequest, ModelResponse, ToolSpec
-from runward.contracts.runs import ModelStep, RunRequest
-from runward.contracts.shapes import CURRENT, BodyFailed, Call, Ended, Facts, Forged
-from runward.contracts.steps import Parent, Run
-from runward.contracts.transcript import (
-    GENESIS,
-    AssistantMessage,
-    cleaned,
+from runward.contracts.providers import (
+    NO_ANSWER,
+    ModelError,
+    ModelRequest,
+    ModelResponse,
+    ToolSpec,
 )
+from runward.contracts.runs import ModelStep, RunRequest
+from runward.contracts.shapes import CURRENT, BodyFailed, Call, Ended, Facts, Forged, Step
+from runward.contracts.steps import Parent, Run
+from runward.contracts.transcript import GENESIS, AssistantMessage
 from runward.contracts.usage import Price, Usage
 
 # A byte-level token is at least one byte, so bytes bound tokens; the rest is each message's frame.
 TOKENS_PER_MESSAGE = 16
 TOKENS_PER_REQUEST = 64
 TOKENS_WITH_TOOLS = 1024  # providers add a system prompt of their own to requests with tools
+
+ANSWER_BYTES_MAX = 16 * 1024 * 1024  # of a message as it is stored, which takes no more
+UNREADABLE_TRIES_MAX = 3  # a gateway's error page passes; each try may have been billed
+STEPS_REMEMBERED = 1024  # of those whose last answer was unreadable
 
 PriceOf = Callable[[str], Price | None]
 
@@ -61,6 +70,7 @@ class ModelCall:
         self._providers = providers
         self._transcripts = transcripts
         self._price_of = price_of
+        self._unreadable: LRUCache[str, int] = LRUCache(STEPS_REMEMBERED)
 
     def opens(self, call: Call) -> RunRequest | str:
         """Returns the request; a call without one opens nothing."""
@@ -106,14 +116,14 @@ class ModelCall:
         request: ModelRequest = step.facts.prepared[0]
         agent = step.facts.agent
         assert agent is not None, "a model step without an agent is denied before its body"
+        asked = replace(request, max_output_tokens=step.output_tokens, idempotency_key=step.key)
         try:
-            return await self._providers.get(agent.provider).call(
-                replace(request, max_output_tokens=step.output_tokens, idempotency_key=step.key)
-            )
+            answer = await self._providers.get(agent.provider).call(asked)
+            return _metered(received(answer, asked), step)
         except ModelError as error:
             raise BodyFailed(
                 str(error),
-                retryable=error.retryable,
+                retryable=error.retryable and not self._unreadable_again(error, step.key),
                 unbilled=error.unbilled,
                 retry_after_s=error.retry_after_s,
             ) from error
@@ -121,6 +131,13 @@ class ModelCall:
             activity.logger.error("the provider of %s raised %s", agent.model, type(error).__name__)
             reason = f"{agent.model}: {type(error).__name__}"
             raise BodyFailed(reason, retryable=False, unbilled=False) from error
+
+    def _unreadable_again(self, error: ModelError, key: str) -> bool:
+        """Returns whether this worker got what nobody can read often enough from this step."""
+        if not error.unreadable:
+            return False
+        self._unreadable[key] = count = self._unreadable.get(key, 0) + 1
+        return count >= UNREADABLE_TRIES_MAX
 
     def ended(self, run: Run, call: Call, facts: Facts, result: Any) -> Ended:
         """Returns the outcome, the transcript that it extends, and the calls that it permits."""
@@ -130,11 +147,13 @@ class ModelCall:
         request, price, loaded = facts.prepared
         step, agent = _step(call), facts.agent
         assert agent is not None, "a model step without an agent is denied before its body"
-        message = cleaned(response.message)
+        message, used, cost = response.message, response.usage, price.cost(response.usage)
         made = rows(step.head, loaded.prefix_bytes, (*loaded.new, message))
         last = made[-1]
+        reason = NO_ANSWER.get(response.stop) or _too_large(last.content)
+        if reason:  # billed like any answer, but nothing that a run may go on with
+            return Ended(Failed(reason=reason), _actual(used, cost))
         self._transcripts.remember(run, (*request.messages, message), last.head, last.prefix_bytes)
-        used, cost = response.usage, price.cost(response.usage)
         done = ModelDone(
             usage=(used.input, used.cache_read, used.cache_write, used.output),
             cost=cost,
@@ -201,6 +220,26 @@ def _told(agent: Agent[Any]) -> _Told:
 def _input_bound(agent: Agent[Any], loaded: Loaded) -> int:
     count = len(loaded.prefix) + len(loaded.new)
     return loaded.bytes + TOKENS_PER_MESSAGE * count + _told(agent).tokens
+
+
+def _metered(response: ModelResponse, step: Step) -> ModelResponse:
+    """Returns the answer with a usage: where the provider gave none, the most there can have been.
+
+    A call is never cheaper for us because somebody forgot to say what it costs.
+    """
+    if response.metered:
+        return response
+    price: Price = step.facts.prepared[1]
+    tokens_in, out = step.facts.bound.input_tokens, step.output_tokens
+    if price.cache_write > price.input:
+        return replace(response, usage=Usage(cache_write=tokens_in, output=out))
+    return replace(response, usage=Usage(input=tokens_in, output=out))
+
+
+def _too_large(content: bytes) -> str:
+    if len(content) <= ANSWER_BYTES_MAX:
+        return ""
+    return f"the model answered with {len(content)} bytes, at most {ANSWER_BYTES_MAX}"
 
 
 def _actual(used: Usage, cost: int) -> Bound:

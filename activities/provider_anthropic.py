@@ -6,26 +6,28 @@ are raised anew: the SDK's own hold request and response, and with them the conv
 
 from __future__ import annotations
 
-import asyncio
-import re
 from typing import TYPE_CHECKING, Final
 
-from runward.activities.anthropic_wire import NotAnAnswer, read_answer, write_request
-from runward.activities.provider_errors import status_error
-from runward.activities.retry_after import retry_after_s
+from runward.activities.anthropic_wire import read_answer, write_request
+from runward.activities.provider_answers import NotAnAnswer
+from runward.activities.provider_client import LateClient
+from runward.activities.provider_errors import (
+    connection_error,
+    filtered_error,
+    response_error,
+    unreadable_error,
+)
 from runward.contracts.encoding import clean, digest
 from runward.contracts.providers import ModelError, ModelRequest, ModelResponse
 
 if TYPE_CHECKING:
-    from anthropic import APIConnectionError, APIStatusError, AsyncAnthropic
+    from anthropic import APIStatusError, AsyncAnthropic
 
 CALL_TIMEOUT_S = 600.0  # how long the API itself lets a call without streaming take
 CONNECT_TIMEOUT_S = 5.0
 
-# Statuses that say "too late" rather than "no": the model may have run for nothing, and be billed.
-_TIMED_OUT = frozenset({408, 499, 504})
-_ERROR_TYPE = re.compile(r"[a-z_]{1,64}")
-_REQUEST_ID = re.compile(r"req_[A-Za-z0-9_]{1,64}")
+# A filter behind the model answers 400 with nothing else to know it by.
+_FILTER_WORDS = "Output blocked by content filtering policy"
 
 
 class AnthropicProvider:
@@ -42,20 +44,20 @@ class AnthropicProvider:
     def __init__(self, *, base_url: str | None = None, timeout_s: float = CALL_TIMEOUT_S) -> None:
         self._base_url = base_url
         self._timeout_s = timeout_s
-        self._client: AsyncAnthropic | None = None
-        self._building = asyncio.Lock()
+        self._client = LateClient(self._build)
 
     async def call(self, request: ModelRequest) -> ModelResponse:
         """Returns the model's answer; raises ModelError."""
         failure: ModelError
         client: AsyncAnthropic | None = None
         try:
-            client = await self._ready()
+            client = await self._client.get()
+            _check_credentials(client)
             return read_answer(await self._send(client, request))
         except ModelError as error:
             failure = error
         except NotAnAnswer as error:
-            failure = _error(f"sent no answer: {error}", retryable=True, unbilled=False)
+            failure = unreadable_error(self.name, error)
         except Exception as error:  # noqa: BLE001  the SDK wraps not all, and any text may leak
             failure = _classify(error, unsent=client is None)
         # Outside of `except`: there, the SDK's error would ride along as the context.
@@ -63,9 +65,7 @@ class AnthropicProvider:
 
     async def close(self) -> None:
         """Closes the connections; a later call opens new ones."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        await self._client.close()
 
     async def _send(self, client: AsyncAnthropic, request: ModelRequest) -> bytes:
         from anthropic import Timeout
@@ -82,25 +82,21 @@ class AnthropicProvider:
         body: bytes = raw.http_response.content
         return body
 
-    async def _ready(self) -> AsyncAnthropic:
-        async with self._building:
-            if self._client is None:
-                self._client = await asyncio.to_thread(self._build)
-            client = self._client
-        if not (client.api_key or client.auth_token or client.credentials) and (
-            {"authorization", "x-api-key"}.isdisjoint(map(str.lower, client.default_headers))
-        ):
-            raise _error(
-                "has no credentials here. Set ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN",
-                retryable=False,
-                unbilled=True,
-            )
-        return client
-
     def _build(self) -> AsyncAnthropic:
         from anthropic import AsyncAnthropic
 
         return AsyncAnthropic(base_url=self._base_url, max_retries=0, open_telemetry=False)
+
+
+def _check_credentials(client: AsyncAnthropic) -> None:
+    if not (client.api_key or client.auth_token or client.credentials) and (
+        {"authorization", "x-api-key"}.isdisjoint(map(str.lower, client.default_headers))
+    ):
+        raise _error(
+            "has no credentials here. Set ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN",
+            retryable=False,
+            unbilled=True,
+        )
 
 
 def _classify(error: Exception, *, unsent: bool) -> ModelError:
@@ -110,7 +106,7 @@ def _classify(error: Exception, *, unsent: bool) -> ModelError:
     if isinstance(error, anthropic.APIStatusError):
         return _of_status(error)
     if isinstance(error, anthropic.APIConnectionError):
-        return _of_connection(error)
+        return connection_error(AnthropicProvider.name, error.__cause__)
     if isinstance(error, anthropic.AnthropicError):
         # Credentials that could not be read or fetched; they may be there soon.
         return _error(f"got no credentials ({type(error).__name__})", retryable=True, unbilled=True)
@@ -123,52 +119,20 @@ def _classify(error: Exception, *, unsent: bool) -> ModelError:
 
 
 def _of_status(error: APIStatusError) -> ModelError:
-    found = (
-        _shown(_ERROR_TYPE, error.type),
-        _shown(_REQUEST_ID, error.response.headers.get("request-id")),
-    )
-    return status_error(
+    status, answer = error.status_code, error.body if isinstance(error.body, dict) else {}
+    told = answer.get("error")
+    if status == 400 and isinstance(told, dict) and told.get("message") == _FILTER_WORDS:
+        return filtered_error(AnthropicProvider.name, status)
+    return response_error(
         AnthropicProvider.name,
-        error.status_code,
-        unbilled=_proves_unbilled(error.status_code, error.body),
-        detail=" ".join(part for part in found if part),
-        retry_after_s=retry_after_s(error.response.headers),
+        status,
+        error.response.headers,
+        # A refusal proves that the model did not run. A 5xx does if it is the API's own: a gateway
+        # that lost its upstream says 502 or 503 too, and by then the model may have run.
+        unbilled="usage" not in answer and (status < 500 or answer.get("type") == "error"),
+        words=(error.type,),
+        request_id=error.response.headers.get("request-id"),
     )
-
-
-def _proves_unbilled(status: int, body: object) -> bool:
-    """Returns whether an error status proves that the model did not run.
-
-    A refusal does. A 5xx does if it is the API's own: a gateway that lost its upstream says 502
-    or 503 too, and by then the model may have run.
-    """
-    if status in _TIMED_OUT:
-        return False
-    answer = body if isinstance(body, dict) else {}
-    return "usage" not in answer and (status < 500 or answer.get("type") == "error")
-
-
-def _of_connection(error: APIConnectionError) -> ModelError:
-    import httpx2
-
-    cause = error.__cause__
-    not_sent = (
-        httpx2.ConnectError,
-        httpx2.ConnectTimeout,
-        httpx2.PoolTimeout,
-        httpx2.ProxyError,
-        httpx2.UnsupportedProtocol,
-    )
-    return _error(
-        f"was not reached or did not answer ({type(cause).__name__})",
-        retryable=not isinstance(cause, httpx2.UnsupportedProtocol),
-        unbilled=isinstance(cause, not_sent),
-    )
-
-
-def _shown(pattern: re.Pattern[str], text: object) -> str:
-    """Returns the text if it looks as it should: what a server sends may repeat our message."""
-    return text if isinstance(text, str) and pattern.fullmatch(text) else ""
 
 
 def _error(text: str, *, retryable: bool, unbilled: bool) -> ModelError:

@@ -15,7 +15,13 @@ from typing import Any, Final
 from runward.activities.provider_errors import status_error
 from runward.activities.scripted_ledger import Bill, Ledger, MemoryLedger
 from runward.contracts.encoding import canonical
-from runward.contracts.providers import ModelError, ModelRequest, ModelResponse, Stop
+from runward.contracts.providers import (
+    NO_ANSWER,
+    ModelError,
+    ModelRequest,
+    ModelResponse,
+    Stop,
+)
 from runward.contracts.transcript import AssistantMessage, Message, ToolCall
 from runward.contracts.usage import Usage
 
@@ -184,7 +190,7 @@ def _response(turn: Turn, request: ModelRequest) -> ModelResponse:
     number = _turn_number(request)
     calls = tuple(
         ToolCall(id=f"call_{number}_{index}", name=one.name, arguments=one.text)
-        for index, one in enumerate(turn.calls)
+        for index, one in enumerate(turn.calls if turn.stop not in NO_ANSWER else ())
     )
     message = AssistantMessage(text=turn.text, calls=calls)
     stop = turn.stop or ("tools" if calls else "end")

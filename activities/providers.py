@@ -31,7 +31,11 @@ class Providers:
     def __init__(
         self, ready: Iterable[Provider] = (), builders: Mapping[str, Builder] | None = None
     ) -> None:
-        self._builders: dict[str, Builder] = {"anthropic": _anthropic, **(builders or {})}
+        self._builders: dict[str, Builder] = {
+            "anthropic": _anthropic,
+            "openai": _openai,
+            **(builders or {}),
+        }
         self._built: dict[str, Provider] = {one.name: one for one in ready}
 
     @property
@@ -63,3 +67,9 @@ def _anthropic() -> Provider:
     from runward.activities.provider_anthropic import AnthropicProvider
 
     return AnthropicProvider()
+
+
+def _openai() -> Provider:
+    from runward.activities.provider_openai import OpenAIProvider
+
+    return OpenAIProvider()

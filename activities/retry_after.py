@@ -16,20 +16,22 @@ RETRY_AFTER_MAX_S = (
     900.0  # a longer wait is asked for again after it, so a mistake costs 15 minutes
 )
 
+_IN_MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms")  # the second is Azure's
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+")  # no sign, no exponent, no inf, no nan
 
 
 def retry_after_s(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
     """Returns the seconds to wait, from 0 to RETRY_AFTER_MAX_S, or None if nothing usable is said.
 
-    `headers` finds a name whatever its case, or has lower-case names. `retry-after-ms` wins, being
+    `headers` finds a name whatever its case, or has lower-case names. Milliseconds win, being
     finer. A date counts from the response's own `date`, so that our clock does not matter; without
     one from `now`, the present by default. A date in the past is dropped like a negative number:
     it is more likely a wrong clock than a wish to be called at once.
     """
-    milliseconds = _decimal(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return min(milliseconds / 1000, RETRY_AFTER_MAX_S)
+    for name in _IN_MILLISECONDS:
+        milliseconds = _decimal(headers.get(name))
+        if milliseconds is not None:
+            return min(milliseconds / 1000, RETRY_AFTER_MAX_S)
     text = headers.get("retry-after")
     seconds = _decimal(text)
     if seconds is None:

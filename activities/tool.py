@@ -20,19 +20,28 @@ from runward.contracts.encoding import clean, digest
 from runward.contracts.outcomes import (
     MESSAGE_INLINE_BYTES_MAX,
     PREVIEW_CHARS,
-    Failed,
     Ref,
     ToolDone,
     effect_digest_v1,
     tool_message,
 )
 from runward.contracts.runs import RunRequest, ToolStep
-from runward.contracts.shapes import CURRENT, Call, EffectUnknown, Ended, Facts, Forged
+from runward.contracts.shapes import (
+    CURRENT,
+    BodyFailed,
+    Call,
+    EffectUnknown,
+    Ended,
+    Facts,
+    Forged,
+)
 from runward.contracts.steps import Parent, Run
 from runward.contracts.tools import Tool, ToolContext
 from runward.contracts.transcript import encode_message
 
 DepsOf = Callable[[], Any]
+
+REASON_CHARS_MAX = 1000  # of what a tool raised; the model reads it
 
 
 class ToolCalls:
@@ -55,7 +64,7 @@ class ToolCalls:
 
     def _named(self, name: str) -> Callable[..., Any]:
         @activity.defn(name=name)
-        async def call(given: RawValue) -> ToolDone | Failed:
+        async def call(given: RawValue) -> ToolDone:
             return await self._run()
 
         return call
@@ -89,7 +98,7 @@ class ToolCalls:
             problem="" if tool is not None else f"{step.name}: no such tool",
         )
 
-    async def _run(self) -> ToolDone | Failed:
+    async def _run(self) -> ToolDone:
         step = CURRENT.get()
         tool = step.facts.tool
         assert tool is not None, "an unknown tool is denied before its body"
@@ -109,15 +118,13 @@ class ToolCalls:
         given = {name: getattr(arguments, name) for name in type(arguments).model_fields}
         try:
             async with asyncio.timeout(tool.timeout.total_seconds()) as limit:
-                value = await _call(tool, context, given)
+                return ToolDone(text=_text(await _call(tool, context, given)))
         except TimeoutError as error:
             if limit.expired():
                 raise EffectUnknown(f"{tool.name}: no answer within {tool.timeout}") from error
-            return Failed(reason=f"{tool.name}: {type(error).__name__}")
-        except Exception as error:  # noqa: BLE001  # whatever a tool raises is its final outcome
-            activity.logger.warning("tool %s raised %s", tool.name, type(error).__name__)
-            return Failed(reason=clean(f"{tool.name}: {type(error).__name__}: {error}")[:1000])
-        return ToolDone(text=_text(value))
+            raise _raised(tool, error) from None
+        except Exception as error:  # noqa: BLE001  # its step ends with it, or is tried again
+            raise _raised(tool, error) from None  # its cause is too large and too private to send
 
     def ended(self, run: Run, call: Call, facts: Facts, result: Any) -> Ended:
         """Returns the outcome, with a long text by reference."""
@@ -132,6 +139,14 @@ class ToolCalls:
             short = ToolDone(ref=ref, is_error=result.is_error)
             return Ended(short, Bound(), message=ref.digest, content=content)
         return Ended(result, Bound(), message=name)
+
+
+def _raised(tool: Tool, error: Exception) -> BodyFailed:
+    """Returns what the step is told, which knows whether the tool has retries left."""
+    kind = type(error).__name__
+    activity.logger.warning("tool %s raised %s", tool.name, kind)
+    reason = clean(f"{tool.name}: {kind}: {error}".rstrip(": "))[:REASON_CHARS_MAX]
+    return BodyFailed(reason, retryable=False, unbilled=False)
 
 
 async def _call(tool: Tool, context: ToolContext[Any], given: dict[str, Any]) -> Any:

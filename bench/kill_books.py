@@ -136,6 +136,7 @@ class Money:
     charged: int
     not_as_billed: int  # model steps whose settled attempts were charged something else
     beyond: int  # model steps that were billed more than they were charged
+    uncharged: int  # bills beyond the attempts that were charged; a forfeit is too large to tell
 
 
 def money(world: World, books: Books) -> Money:
@@ -144,14 +145,15 @@ def money(world: World, books: Books) -> Money:
     for bill in FileLedger(world.bills).bills():
         run_id, _, step = bill.idempotency_key.split(":")
         bills[run_id, step].append(bill.usage.tokens)
-    wrong = beyond = 0
+    wrong = beyond = uncharged = 0
     for key in bills.keys() | {one for one in books.holds if one[1].endswith(".model")}:
         holds, found = books.holds.get(key, []), bills.get(key, [])
         settled = [one.tokens for one in holds if one.state == "S"]
         # Each answer to a step costs the same, so it does not matter which attempt had which.
         wrong += settled != found[: len(settled)]
         beyond += sum(found) > sum(one.tokens for one in holds)
-    return Money(sum(map(sum, bills.values())), books.charged, wrong, beyond)
+        uncharged += max(len(found) - sum(one.state in "SF" for one in holds), 0)
+    return Money(sum(map(sum, bills.values())), books.charged, wrong, beyond, uncharged)
 
 
 def untrue(books: Books, attempts: Iterable[Attempt]) -> list[str]:

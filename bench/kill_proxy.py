@@ -14,10 +14,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 Function = Literal["step_open", "step_close"]
 Side = Literal["request", "reply"]
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 HOST = "127.0.0.1"
 _CALLS: dict[bytes, Function] = {b".step_open(": "step_open", b".step_close(": "step_close"}
@@ -64,7 +65,10 @@ class Trap:
 
 
 class Proxy:
-    """Listens on a port of its own; `dsn` leads through it. Use it as `async with Proxy(dsn)`."""
+    """Listens on a port of its own; `dsn` leads through it. Use it as `async with Proxy(dsn)`.
+
+    The server may be given by its port or by its unix socket, clients always come by TCP.
+    """
 
     def __init__(self, dsn: str) -> None:
         self._to = urlsplit(dsn)
@@ -95,7 +99,7 @@ class Proxy:
         assert self._server is not None, "entered before"
         port = self._server.sockets[0].getsockname()[1]
         user = self._to.netloc.rpartition("@")[0]
-        return urlunsplit(self._to._replace(netloc=f"{user}@{HOST}:{port}"))
+        return urlunsplit(self._to._replace(netloc=f"{user}@{HOST}:{port}", query=""))
 
     def hold(self, function: Function, side: Side, steps: frozenset[str]) -> Trap:
         """Returns the trap that is set from now on; the one before is released."""
@@ -131,7 +135,7 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first = await _first(reader, writer)
-        to_server = await asyncio.open_connection(self._to.hostname, self._to.port)
+        to_server = await self._connected()
         try:
             to_server[1].write(first)
             link = _Link(self, (reader, writer), to_server)
@@ -145,8 +149,11 @@ class Proxy:
         finally:
             to_server[1].close()
 
-
-Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+    async def _connected(self) -> Stream:
+        if self._to.hostname is not None:
+            return await asyncio.open_connection(self._to.hostname, self._to.port)
+        place = parse_qs(self._to.query)
+        return await asyncio.open_unix_connection(f"{place['host'][0]}/.s.PGSQL.{place['port'][0]}")
 
 
 class _Link:

@@ -34,9 +34,9 @@ async def governed(self: Any, call: Call, shape: Shape, input: ExecuteActivityIn
 
 async def effect_first(self: Any, attempt: Attempt) -> Answer:
     facts, draft = attempt.facts, attempt.draft
-    if not isinstance(self.next, _Had) and facts.kind == "tool":
+    if not isinstance(self.next, _Had):
         key = draft.key.idempotency_key
-        token = CURRENT.set(Step(attempt.run, key, attempt.call, facts, 0))
+        token = CURRENT.set(Step(attempt.run, key, attempt.call, facts, draft.bound.output_tokens))
         try:
             self.next = _Had(await self.next.execute_activity(self.input))
         finally:

@@ -152,6 +152,7 @@ async def compare(world: World, lanes: list[Lane], report: Report) -> None:
     report.add("windows_contradicted", len(untrue), "== 0")
     report.add("steps_not_settled_as_billed", money.not_as_billed, "== 0")
     report.add("steps_billed_beyond_charge", money.beyond, "== 0")
+    report.add("bills_without_charge", money.uncharged, "== 0")
     report.add("tokens_billed_beyond_charge", max(money.billed - money.charged, 0), "== 0")
     report.add("tokens_still_held", books.held, "== 0")
     report.add("tokens_forfeited_share", 1 - money.billed / max(money.charged, 1))

@@ -25,6 +25,7 @@ class WorkerOptions:
     database_url: str
     temporal_address: str
     task_queue: str
+    sweep_every_s: float
 
 
 def worker(
@@ -62,4 +63,5 @@ def checked(
         database_url=settings.dsn,
         temporal_address=connection["target_host"],
         task_queue=settings.task_queue,
+        sweep_every_s=settings.sweep_every_s,
     )

@@ -120,6 +120,12 @@ class Approvals:
         """
         while True:
             approval = await self.get(approval_id)
+            if approval.state == "void":
+                raise ApprovalRefused(
+                    asked,
+                    "It is void: its run has ended, or was reset and asks anew",
+                    "See approvals.list()",
+                )
             if approval.state != "pending":
                 raise ApprovalRefused(asked, f"It is {approval.state} already")
             try:

@@ -122,18 +122,30 @@ class RunHandle(Generic[Output]):
     async def next_approval(self, timeout: float = 30) -> Approval:  # noqa: ASYNC109
         """Returns the first pending approval request of this run, as soon as there is one.
 
-        Raises AgentError if the run ends first, TimeoutError after `timeout` seconds.
+        Raises AgentError if the run ends first; after `timeout` seconds TimeoutError, or
+        NoWorkerAnswered where no worker was there to say what is pending.
         """
-        reader = needs_reader(self._reader, f"The next approval of {self.id!r}")
+        asked = f"The next approval of {self.id!r}"
+        reader = needs_reader(self._reader, asked)
         pause = POLL_S_MIN
-        async with asyncio.timeout(timeout):
-            while True:
-                for request in await self._pending_now():
-                    found = await reader.approval(self._tenant, request.id)
-                    if found is not None and found.state == "pending":
-                        return found
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, POLL_S_MAX)
+        silence: NoWorkerAnswered | None = no_worker(asked)  # until one has answered
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    try:
+                        pending, silence = await self._pending(), None
+                    except NoWorkerAnswered as error:
+                        pending, silence = [], error  # a worker may start soon
+                    for request in pending:
+                        found = await reader.approval(self._tenant, request.id)
+                        if found is not None and found.state == "pending":
+                            return found
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, POLL_S_MAX)
+        except TimeoutError:
+            if silence is not None:
+                raise silence from None
+            raise
 
     async def cancel(self) -> None:
         """Asks the run to end; a run that has answered already keeps its answer."""
@@ -212,13 +224,6 @@ class RunHandle(Generic[Output]):
                 f"It does not fit: {error.error_count()} errors in {output[:80]!r}",
                 "Read it with get(id).result(), which parses nothing",
             ) from error
-
-    async def _pending_now(self) -> list[ApprovalRequest]:
-        """Returns what is pending; nothing while no worker answers, since another one may soon."""
-        try:
-            return await self._pending()
-        except NoWorkerAnswered:
-            return []
 
     async def _pending(self) -> list[ApprovalRequest]:
         try:

@@ -12,6 +12,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from runward.client.approvals import Approvals
 from runward.client.keys import TicketSource
+from runward.client.labels import Labelling, Tags
 from runward.client.reader import Reader
 from runward.client.run_handle import Origin, RunHandle
 from runward.client.tickets import ticketed_client
@@ -21,7 +22,6 @@ from runward.contracts.encoding import clean
 from runward.contracts.errors import RequestRefused
 from runward.contracts.identity import Principal
 from runward.contracts.runs import REQUEST_BYTES_MAX, RunInput, RunRequest, RunResult
-from runward.contracts.transcript import short_tag
 from runward.contracts.wire import encode_wire
 from runward.workflows.payloads import raw
 
@@ -43,8 +43,10 @@ class ActingClient:
         issuer: TicketSource,
         reader: Reader | None = None,
         task_queue: str = names.TASK_QUEUE,
+        labelling: Labelling | None = None,
     ) -> None:
         self.principal = principal
+        self._labelling = labelling or Labelling(temporal)
         self._issuer = issuer
         self.task_queue = task_queue
         self._reader = reader
@@ -55,6 +57,11 @@ class ActingClient:
     def temporal(self) -> Client:
         """Returns a Temporal client that carries this user's tickets, for your own workflows."""
         return self._temporal
+
+    @property
+    def tags(self) -> Tags:
+        """Returns the tags by which runs are found in Temporal: `tags.of(principal, agent)`."""
+        return self._labelling.tags
 
     @property
     def approvals(self) -> Approvals:
@@ -86,7 +93,9 @@ class ActingClient:
         definition = agent if isinstance(agent, Agent) else None
         name = agent.name if isinstance(agent, Agent) else agent
         request = admitted(name, prompt, session_id)
-        workflow_id = run_workflow_id(self.principal, key)
+        tags = self._labelling.tags
+        workflow_id = run_workflow_id(self.principal, key, tags)
+        labels = await self._labelling.of(self.principal, name)
         try:
             started = await self._temporal.start_workflow(
                 names.AGENT_RUN,
@@ -96,9 +105,10 @@ class ActingClient:
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 # Not USE_EXISTING: it would not tell a new run from an old one.
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                memo={names.REQUEST_DIGEST_MEMO: request.digest},
+                memo={names.REQUEST_DIGEST_MEMO: request.digest, **labels.memo},
+                search_attributes=labels.search_attributes,
                 static_summary=name,
-                priority=Priority(fairness_key=short_tag(self.principal.tenant)),
+                priority=Priority(fairness_key=tags.tenant(self.principal)),
             )
             run_id = started.first_execution_run_id or ""
         except WorkflowAlreadyStartedError:
@@ -183,12 +193,12 @@ def admitted(agent: str, prompt: str, session_id: str) -> RunRequest:
     return request
 
 
-def run_workflow_id(principal: Principal, key: str | None) -> str:
+def run_workflow_id(principal: Principal, key: str | None, tags: Tags | None = None) -> str:
     """Returns the workflow id of a run: the same for the same user and key, else a new one.
 
     Ids are seen by everyone who may look at the namespace, so they hold tags, never names.
     """
     if key == "":
         raise RequestRefused("A run under an empty key", "A key names one request", "Leave it out")
-    user = short_tag(f"{principal.tenant}\x1f{principal.user}")
-    return f"rw-{user}-{uuid4().hex if key is None else short_tag(key)}"
+    tags = tags or Tags()
+    return f"rw-{tags.user(principal)}-{uuid4().hex if key is None else tags.word(key)}"

@@ -8,9 +8,10 @@ from typing import Self
 
 from temporalio.client import Client, Plugin
 from temporalio.common import HeaderCodecBehavior
-from temporalio.contrib.pydantic import pydantic_data_converter
 
+from runward.client.data_converter import DATA_CONVERTER
 from runward.client.keys import TicketSource
+from runward.client.labels import Labelling, Tags
 from runward.client.reader import DirectReader, Reader
 from runward.client.runs import ActingClient
 from runward.client.settings import Settings, temporal_connection
@@ -31,8 +32,10 @@ class RunwardClient:
         issuer: TicketSource,
         reader: Reader | None = None,
         task_queue: str = names.TASK_QUEUE,
+        tag_key: str | None = None,
     ) -> None:
         self._temporal = temporal
+        self._labelling = Labelling(temporal, Tags(tag_key))
         self._issuer = issuer
         self._reader = reader
         self.task_queue = task_queue
@@ -47,6 +50,7 @@ class RunwardClient:
         database_url: str | None = None,
         profile: str | None = None,
         task_queue: str | None = None,
+        tag_key: str | None = None,
         plugins: Sequence[Plugin] = (),
     ) -> Self:
         """Returns a connected client.
@@ -55,12 +59,12 @@ class RunwardClient:
         `runward.toml`. Without a database URL, answers cannot be confirmed nor approvals read.
         Raises ConfigurationError if Temporal cannot be reached.
         """
-        settings = Settings.load(database_url=database_url, task_queue=task_queue)
+        settings = Settings.load(database_url=database_url, task_queue=task_queue, tag_key=tag_key)
         options = temporal_connection(address, namespace=namespace, profile=profile)
         try:
             temporal = await Client.connect(
                 **options,
-                data_converter=pydantic_data_converter,
+                data_converter=DATA_CONVERTER,
                 header_codec_behavior=HeaderCodecBehavior.CODEC,
                 plugins=plugins,
             )
@@ -71,7 +75,13 @@ class RunwardClient:
                 "Start `runward dev`, or set TEMPORAL_ADDRESS",
             ) from error
         reader = DirectReader(settings.dsn) if settings.dsn else None
-        return cls(temporal, issuer=issuer, reader=reader, task_queue=settings.task_queue)
+        return cls(
+            temporal,
+            issuer=issuer,
+            reader=reader,
+            task_queue=settings.task_queue,
+            tag_key=settings.tag_key.get_secret_value() if settings.tag_key else None,
+        )
 
     @property
     def temporal(self) -> Client:
@@ -101,6 +111,7 @@ class RunwardClient:
             issuer=self._issuer,
             reader=self._reader,
             task_queue=self.task_queue,
+            labelling=self._labelling,
         )
 
     async def close(self) -> None:

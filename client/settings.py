@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -26,6 +26,7 @@ CONFIG_FILE_VARIABLE = "RUNWARD_CONFIG_FILE"
 CONFIG_FILE = "runward.toml"
 ADDRESS_DEFAULT = "localhost:7233"
 STATE_DIR_DEFAULT = Path(".runward")
+SWEEP_EVERY_S_DEFAULT = 60.0
 
 
 class Settings(BaseSettings):
@@ -40,6 +41,9 @@ class Settings(BaseSettings):
     temporal_binary: Path | None = None
     user: str | None = None
     tenant: str | None = None
+    # The same for all clients of a namespace. Under another one a run's `key` makes another run.
+    tag_key: SecretStr | None = None
+    sweep_every_s: float = Field(SWEEP_EVERY_S_DEFAULT, gt=0)
 
     @classmethod
     def load(cls, **given: Any) -> Settings:

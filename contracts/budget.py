@@ -6,8 +6,11 @@ charge is at most its hold. Integers only: tokens, calls and nano-USD.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Literal
 
 from runward.contracts.errors import ConfigurationError
@@ -40,26 +43,27 @@ class Cap:
     per: Period = "run"
 
     def __post_init__(self) -> None:
-        for name, value in self._given().items():
+        for name, value in self.limits().items():
             if not 0 <= value <= AMOUNT_MAX:
                 raise ConfigurationError(
                     f"Cap({name}={value!r})", f"A cap is between 0 and {AMOUNT_MAX}"
                 )
 
-    def _given(self) -> dict[Dimension, int]:
-        cost = None if self.usd is None else _nano(self.usd)
-        every: dict[Dimension, int | None] = {
-            "tokens": self.tokens,
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
-            "cost": cost,
-            "calls": self.calls,
-        }
-        return {dim: value for dim, value in every.items() if value is not None}
-
-    def limits(self) -> dict[Dimension, int]:
+    def limits(self) -> Mapping[Dimension, int]:
         """Returns the limit of each capped dimension; cost in nano-USD."""
-        return self._given()
+        return _limits(self)
+
+
+@lru_cache(maxsize=1024)  # every step asks
+def _limits(cap: Cap) -> Mapping[Dimension, int]:
+    every: dict[Dimension, int | None] = {
+        "tokens": cap.tokens,
+        "input_tokens": cap.input_tokens,
+        "output_tokens": cap.output_tokens,
+        "cost": None if cap.usd is None else _nano(cap.usd),
+        "calls": cap.calls,
+    }
+    return MappingProxyType({name: value for name, value in every.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True)

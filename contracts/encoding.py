@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from typing import Any
 
+import orjson
+
 DIGEST_CHARS = 43  # a SHA-256 in base64url without padding
+# Only JSON's own types: what is hashed must not depend on how a library writes a date.
+_SORTED = (
+    orjson.OPT_SORT_KEYS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
 
 
 def canonical(value: Any) -> bytes:
-    """Returns the value as compact UTF-8 JSON with sorted keys.
+    """Returns the value as compact UTF-8 JSON with sorted keys; a TypeError for anything else.
 
-    Hand it strings, integers, booleans and None under ASCII keys: for those two encoders cannot
-    differ, and these are the bytes of RFC 8785.
+    Hand it strings, 64-bit integers, booleans and None under ASCII keys: for those two encoders
+    cannot differ, and these are the bytes of RFC 8785. `?` stands for a lone surrogate.
     """
-    return clean(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False,
-                            allow_nan=False, default=_refuse)).encode()  # fmt: skip
+    try:
+        return orjson.dumps(value, option=_SORTED)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_without_surrogates(value), option=_SORTED)  # if it was one of them
 
 
 def clean(text: str) -> str:
@@ -38,5 +48,13 @@ def digest_of(value: Any) -> str:
     return digest(canonical(value))
 
 
-def _refuse(value: object) -> Any:
-    raise TypeError(f"{type(value).__name__} has no canonical encoding")
+def _without_surrogates(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case dict():
+            return {name: _without_surrogates(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_without_surrogates(one) for one in value]
+        case _:
+            return value

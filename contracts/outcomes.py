@@ -138,9 +138,14 @@ AnyOutcome = Final | NeedsApproval | OverBudget
 _OUTCOME: TypeAdapter[AnyOutcome] = TypeAdapter(Outcome)
 
 
-def encode_outcome(outcome: AnyOutcome) -> bytes:
-    """Returns the outcome's bytes: what is stored, returned to Temporal, and hashed."""
+def encode_outcome(outcome: AnyOutcome, *, leaf: str = "") -> bytes:
+    """Returns the outcome's bytes: what is stored, returned to Temporal, and hashed.
+
+    `leaf` is the hash of the audit record that commits to the bytes without it.
+    """
     body = outcome.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    if leaf:
+        body["l"] = leaf
     return canonical({"k": outcome.kind, **body})
 
 

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from types import MappingProxyType
+from typing import Any, Final, Literal, Protocol
 
 from runward.contracts.transcript import AssistantMessage, Message
 from runward.contracts.usage import Usage
 
-Stop = Literal["end", "tools", "length", "refusal"]
+# Why a model stopped. `filtered`: somebody else cut it off; `incomplete`: it had more to say, and
+# it was not the length. docs/providers.md says what each provider calls them.
+Stop = Literal["end", "tools", "length", "refusal", "filtered", "incomplete"]
+
+# The stops that are no answer, and the reason with which the model's step and its run end.
+NO_ANSWER: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "length": "max_output_tokens_exceeded",
+        "refusal": "model refused",
+        "filtered": "content filtered",
+        "incomplete": "model stopped early",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +48,24 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModelResponse:
-    """What came back, with what the provider billed."""
+    """What came back, with what the provider billed.
+
+    Calls stand in it only where `stop` is "tools": half a call must never run. Without `metered`
+    the provider did not say what it billed; the most that the call can have cost is charged then.
+    """
 
     message: AssistantMessage
     usage: Usage
     stop: Stop
+    metered: bool = True
 
 
 class ModelError(Exception):
     """A call that brought no answer.
 
     `retryable` says whether the same call may succeed later, `retry_after_s` when, and `unbilled`
-    whether it is proven that the provider billed nothing. The text never holds message content.
+    whether it is proven that the provider billed nothing. `unreadable` is an answer that nobody can
+    read: paid for, so it is asked for again a few times only. The text never holds message content.
     """
 
     def __init__(
@@ -55,11 +75,13 @@ class ModelError(Exception):
         retryable: bool,
         unbilled: bool,
         retry_after_s: float | None = None,
+        unreadable: bool = False,
     ) -> None:
         super().__init__(text)
         self.retryable = retryable
         self.unbilled = unbilled
         self.retry_after_s = retry_after_s
+        self.unreadable = unreadable
 
 
 class Provider(Protocol):

@@ -159,6 +159,8 @@ def tool(
     """Returns the tool that a typed function is; use it as a decorator, or call it on an activity.
 
     A read is idempotent unless you say otherwise; every other effect is not unless you say so.
+    After an exception or a timeout of its body an idempotent tool is run again, under the same
+    idempotency key, `retries` times at most; attempts whose worker ended inside count as well.
     Errors: ConfigurationError for a name, a signature or a bound that cannot work.
     """
 
@@ -171,6 +173,13 @@ def tool(
             )
         if retries < 0:
             raise ConfigurationError(f"@tool {title}: retries={retries}", "retries is >= 0")
+        repeatable = (effect == "read") if idempotent is None else idempotent
+        if retries and not repeatable:
+            raise ConfigurationError(
+                f"@tool {title}: retries={retries}",
+                f"It has the effect {effect!r} and is not idempotent: a retry could act twice",
+                "Hand ctx.idempotency_key on and say idempotent=True, or leave retries out",
+            )
         arguments, takes_context = _arguments(title, function)
         limit = timeout if isinstance(timeout, timedelta) else timedelta(seconds=timeout)
         return Tool(
@@ -181,7 +190,7 @@ def tool(
             takes_context=takes_context,
             effect=effect,
             destructive=destructive,
-            idempotent=(effect == "read") if idempotent is None else idempotent,
+            idempotent=repeatable,
             requires_approval=requires_approval,
             on_unknown=on_unknown,
             timeout=limit,

@@ -7,7 +7,7 @@ records the outcome after it. If `step_open` cannot commit, the effect does not 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, assert_never, cast
 from uuid import uuid4
@@ -76,6 +76,7 @@ OPEN_AGAIN_FOR = timedelta(seconds=8)  # resent under the same nonce, in case on
 AGAIN_AFTER_S = 0.25
 CONTENDED_DELAY_S = 1.0
 WAIT_DELAY_S = 2.0
+RETRY_FIRST_S, RETRY_S_MAX = 0.5, 15.0  # between a tool's tries; doubles up to the bound
 _STATES: dict[type, StepState] = {Denied: "denied", Failed: "failed", Unknown: "unknown"}
 
 T = TypeVar("T")
@@ -131,12 +132,12 @@ class GovernedStep(ActivityInboundInterceptor):
     async def _governed(self, call: Call, shape: Shape, input: ExecuteActivityInput) -> bytes:
         run, opening = await self._g.identity.of(call, shape)
         attempt = await self._draft(call, shape, run, opening)
-        answer = await _finish(self._open(attempt))
+        answer = await self._open(attempt)
         if opening is not None and isinstance(answer, Refused) and answer.code == "ticket":
             # The ticket opened another execution of this chain: who this is, the server knows.
             run = await self._g.identity.adopted(call)
             attempt = await self._draft(call, shape, run, None)
-            answer = await _finish(self._open(attempt))
+            answer = await self._open(attempt)
         match answer:
             case Recorded(outcome=outcome):
                 return outcome
@@ -194,15 +195,21 @@ class GovernedStep(ActivityInboundInterceptor):
         return answer
 
     async def _opened(self, draft: Draft) -> Answer:
+        try:
+            return await self._g.store.steps.open(draft)
+        except StoreUnavailable:
+            return await _finish(self._open_again(draft))
+
+    async def _open_again(self, draft: Draft) -> Answer:
+        """Asks under the same nonce: if only the answer was lost, the store says so."""
         until = datetime.now(UTC) + OPEN_AGAIN_FOR
         while True:
+            await asyncio.sleep(AGAIN_AFTER_S)
             try:
                 return await self._g.store.steps.open(draft)
             except StoreUnavailable:
-                # The nonce is the same: if only the answer was lost, the store says so.
                 if datetime.now(UTC) > until:
                     raise
-                await asyncio.sleep(AGAIN_AFTER_S)
 
     async def _admitted(self, attempt: Attempt, shape: Shape, input: ExecuteActivityInput) -> bytes:
         facts, draft = attempt.facts, attempt.draft
@@ -238,6 +245,7 @@ class GovernedStep(ActivityInboundInterceptor):
 
     async def _failed(self, attempt: Attempt, shape: Shape, error: BodyFailed) -> bytes:
         resolution: Resolution = "release" if error.unbilled else "forfeit"
+        await self._try_again(attempt, error.reason)
         if not error.retryable:
             return await self._record(attempt, shape, Failed(reason=error.reason), resolution)
         await self._give_up(attempt, resolution)
@@ -246,9 +254,24 @@ class GovernedStep(ActivityInboundInterceptor):
     async def _unknown(self, attempt: Attempt, shape: Shape, reason: str) -> bytes:
         """Records what nobody can know, or lets the next attempt ask, as the tool wants it."""
         draft = attempt.draft
+        await self._try_again(attempt, reason)
         if draft.idempotent or draft.on_unknown == "tell":
             return await self._record(attempt, shape, Unknown(reason=reason), "forfeit")
         raise answers.later(reason, AGAIN_AFTER_S)
+
+    async def _try_again(self, attempt: Attempt, reason: str) -> None:
+        """Raises a retryable failure while the tool has retries left; returns where it has none.
+
+        The store counts: Temporal's attempts also count waits, and begin again with a re-call.
+        """
+        tool, key = attempt.facts.tool, attempt.draft.key
+        if tool is None or not tool.retries:
+            return
+        tries = await _finish(_until_answered(lambda: self._g.store.reads.tries(key)))
+        if tries <= tool.retries:
+            await self._give_up(attempt, "forfeit")
+            delay = min(RETRY_FIRST_S * 2 ** min(tries - 1, 10), RETRY_S_MAX)
+            raise answers.later(reason, delay) from None
 
     async def _give_up(self, attempt: Attempt, resolution: Resolution) -> None:
         record = step_record("outcome", attempt, outcome="retry")
@@ -266,14 +289,13 @@ class GovernedStep(ActivityInboundInterceptor):
         result = digest(encode_outcome(outcome))
         record = step_record("outcome", attempt, outcome=state, result=result)
         leaf = record.leaf
-        outcome = outcome.model_copy(update={"leaf": leaf_hash(leaf)})
         closed = await self._closed(
             Close(
                 key=attempt.draft.key,
                 nonce=attempt.draft.nonce,
                 attempt=attempt.draft.attempt,
                 state=state,
-                outcome=encode_outcome(outcome),
+                outcome=encode_outcome(outcome, leaf=leaf_hash(leaf)),
                 record=leaf,
                 resolution=resolution,
                 actual=ended.actual,
@@ -288,14 +310,10 @@ class GovernedStep(ActivityInboundInterceptor):
         return closed.outcome
 
     async def _closed(self, close: Close) -> Closed:
-        return await _finish(self._close_until_answered(close))
-
-    async def _close_until_answered(self, close: Close) -> Closed:
-        while True:
-            try:
-                return await self._g.store.steps.close(close)
-            except StoreUnavailable:
-                await asyncio.sleep(AGAIN_AFTER_S)  # heartbeating, until the attempt ends
+        try:
+            return await self._g.store.steps.close(close)
+        except StoreUnavailable:
+            return await _finish(_until_answered(lambda: self._g.store.steps.close(close)))
 
 
 def _closing(attempt: Attempt, ended: Ended) -> Closing | None:
@@ -324,6 +342,15 @@ def _call(input: ExecuteActivityInput) -> Call:
         args=tuple(one.payload.data if isinstance(one, RawValue) else one for one in input.args),
         headers={name: payload.data for name, payload in input.headers.items()},
     )
+
+
+async def _until_answered(ask: Callable[[], Awaitable[T]]) -> T:
+    """Returns the store's answer; asks again while it is away."""
+    while True:
+        try:
+            return await ask()
+        except StoreUnavailable:
+            await asyncio.sleep(AGAIN_AFTER_S)  # heartbeating, until the attempt ends
 
 
 async def _finish(work: Awaitable[T]) -> T:

@@ -1,12 +1,17 @@
 """Waiting for a person, inside the workflow: durable, and without a worker slot.
 
 Works for `AgentRun` and for users' own workflows alike: the handlers are set by the interceptor.
-A handler only wakes; the store decides, and the step asks the store again.
+A handler only wakes; the store decides, and the step asks the store again. So does a reset: what
+was asked before it is void, so every step that waits is called again, which makes a new request.
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any, TypeVar, get_type_hints
 
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
@@ -17,10 +22,20 @@ from runward.contracts import names
 from runward.contracts.approvals import ApprovalRequest, Decision, DecisionResult
 from runward.contracts.errors import REFUSED
 from runward.contracts.wire import JSON_PLAIN, decode_wire, encode_wire
+from runward.workflows.shown_state import show_state
 
 DECIDE_TIMEOUT = timedelta(seconds=30)
 DECIDE_RETRY = RetryPolicy(maximum_interval=timedelta(seconds=15))
 DECISIONS_BEFORE_REQUEST_MAX = 1000
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _typed(function: Function) -> Function:
+    """Resolves a handler's types now: the SDK reads them again for every run that sets it."""
+    function.__annotations__ = get_type_hints(function)
+    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return function
 
 
 class Waiting:
@@ -29,6 +44,7 @@ class Waiting:
     def __init__(self) -> None:
         self._pending: dict[str, ApprovalRequest] = {}
         self._decided: set[str] = set()
+        self.resets = 0  # of this execution's history, the same in every replay
 
     def listen(self) -> None:
         """Sets the doors for decisions: an update that validates and answers, and a signal."""
@@ -37,23 +53,41 @@ class Waiting:
         )
         workflow.set_signal_handler(names.DECISION_SIGNAL, self._on_signal)
         workflow.set_query_handler(names.PENDING_QUERY, self._on_query)
+        # The one sign of a reset that replays: the server gives a new seed then, and only then.
+        workflow.register_random_seed_callback(self._on_reset)
 
-    async def until_decided(self, request: ApprovalRequest) -> None:
-        """Waits until the request is decided or expired."""
+    def _on_reset(self, _: int) -> None:
+        self.resets += 1
+
+    async def until_decided(self, request: ApprovalRequest, resets: int) -> None:
+        """Waits until the request is decided or expired, or the history reset.
+
+        `resets` are those that were counted when the step that asks was scheduled.
+        """
+        if self.resets != resets:
+            return
         self._pending[request.id] = request
         workflow.set_current_details(f"waiting for approval of {request.title}")
+        show_state("waiting")
         try:
             await workflow.wait_condition(
-                lambda: request.id in self._decided,
+                lambda: request.id in self._decided or self.resets != resets,
                 timeout=max(request.expires_at - workflow.now(), timedelta(seconds=1)),
                 timeout_summary=f"approval of {request.title} expires",
             )
         except TimeoutError:
             pass  # the step asks the store again, which records the expiry
-        finally:
-            del self._pending[request.id]
-            # A decision wakes once. What it is worth the store says, and may ask again.
-            self._decided.discard(request.id)
+        except asyncio.CancelledError:
+            self._over(request)
+            raise
+        self._over(request)  # not in a `finally`: that also runs where the workflow is thrown away
+
+    def _over(self, request: ApprovalRequest) -> None:
+        del self._pending[request.id]
+        # A decision wakes once. What it is worth the store says, and may ask again.
+        self._decided.discard(request.id)
+        if not self._pending:
+            show_state(None)
 
     def _check_update(self, value: RawValue) -> None:
         decision = _decision(value)
@@ -62,10 +96,12 @@ class Waiting:
                 f"approval {decision.approval_id!r} is not pending here", type=REFUSED
             )
 
+    @_typed
     async def _on_update(self, value: RawValue) -> RawValue:
         result = await self._decide(_decision(value))
         return _raw(encode_wire(result))
 
+    @_typed
     async def _on_signal(self, value: RawValue) -> None:
         try:
             decision = _decision(value)
@@ -88,6 +124,7 @@ class Waiting:
             self._decided.add(decision.approval_id)
         return result
 
+    @_typed
     def _on_query(self) -> RawValue:
         rows = b",".join(encode_wire(one) for one in self._pending.values())
         return _raw(b"[" + rows + b"]")

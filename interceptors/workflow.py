@@ -94,7 +94,8 @@ class _Outbound(WorkflowOutboundInterceptor):
             input = replace(input, activity_id=given)
         # Scheduled at once, as without us; only what comes back is looked at in a task of ours.
         first = super().start_activity(self._headed(input, None))
-        run = self._own(input, first) if own else self._foreign(input, first)
+        resets = self._waiting.resets
+        run = self._own(input, first, resets) if own else self._foreign(input, first, resets)
         return workflow.ActivityHandle(run, name=f"step {input.activity_id}")
 
     def _steps_here(self, input: StartActivityInput) -> bool:
@@ -110,7 +111,7 @@ class _Outbound(WorkflowOutboundInterceptor):
         return replace(input, headers=headers)
 
     async def _own(
-        self, input: StartActivityInput, handle: workflow.ActivityHandle[Any]
+        self, input: StartActivityInput, handle: workflow.ActivityHandle[Any], resets: int
     ) -> AnyOutcome:
         """Returns the step's outcome; a call that needs approval waits and is scheduled again."""
         while True:
@@ -119,11 +120,12 @@ class _Outbound(WorkflowOutboundInterceptor):
             outcome = decode_outcome(raw.payload.data)
             if not isinstance(outcome, NeedsApproval):
                 return outcome
-            await self._waiting.until_decided(outcome.request)
+            await self._waiting.until_decided(outcome.request, resets)
+            resets = self._waiting.resets
             handle = super().start_activity(self._headed(input, outcome.request.id))
 
     async def _foreign(
-        self, input: StartActivityInput, handle: workflow.ActivityHandle[Any]
+        self, input: StartActivityInput, handle: workflow.ActivityHandle[Any], resets: int
     ) -> Any:
         """Returns the activity's bare value; refusals are the ApplicationErrors they arrived as."""
         while True:
@@ -136,7 +138,8 @@ class _Outbound(WorkflowOutboundInterceptor):
                 if request is None:
                     raise
                 self._ticket = None
-                await self._waiting.until_decided(request)
+                await self._waiting.until_decided(request, resets)
+                resets = self._waiting.resets
                 handle = super().start_activity(self._headed(input, request.id))
 
     def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:

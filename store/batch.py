@@ -1,7 +1,9 @@
 """Group commit: what queues while one flush is under way becomes the next one. There is no timer.
 
-Nobody may harm the others in a batch: a batch with a bad item is sent again item by item, and a
-tenant whose rows stay locked goes into a lane of its own for a while.
+Nobody may harm the others in a batch. A batch with a bad item is sent again item by item. An item
+whose rows somebody else has locked comes back at once and waits in a lane of its tenant's own, on
+another connection; a tenant that stays locked is asked only briefly, until it is free again.
+Near a cap an item costs what any other costs, so that needs no lane.
 """
 
 from __future__ import annotations
@@ -10,20 +12,30 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+from asyncpg.exceptions import LockNotAvailableError
 
 from runward.store.database import translate, trouble
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-ITEMS_MAX = 256
+ITEMS_MAX = 64  # beyond, a batch saves little per item, and its last item waits for all of them
 BYTES_MAX = 4 * 1024 * 1024
 IN_FLIGHT = 2  # more would wait for each other's buckets, and make smaller batches
-SHARED_WAIT_MS = 100  # how long one tenant's lock may delay the others, once
-OWN_WAIT_MS = 2_000
+SHARED_WAIT_MS = 5  # about a commit: other batches over the same buckets end within it
+OWN_WAIT_MS = 1_000
+STUCK_WAIT_MS = 20  # of a lane that waited in vain: it may not keep a slot from the others
 OWN_LANE_S = 30.0  # since its last locked row
 OWN_IN_FLIGHT = 2  # of all own lanes together
+
+
+class Locked:
+    """Stands for the result of an item whose rows were locked: nothing was done for it."""
+
+
+LOCKED: Final = Locked()
 
 
 @dataclass(slots=True)
@@ -49,7 +61,7 @@ class GroupCommit(Generic[Item, Result]):
 
     def __init__(
         self,
-        send: Callable[[Sequence[Item], int], Awaitable[Sequence[Result]]],
+        send: Callable[[Sequence[Item], int], Awaitable[Sequence[Result | Locked]]],
         *,
         in_flight: int = IN_FLIGHT,
         items_max: int = ITEMS_MAX,
@@ -65,13 +77,18 @@ class GroupCommit(Generic[Item, Result]):
         self.flushes = 0  # statements sent, for figures and tests
 
     async def submit(self, item: Item, *, tenant: str, size: int) -> Result:
-        """Returns the item's own result, or raises its own error.
+        """Returns the item's own result, or raises its own error; a cancel waits until then.
 
-        A caller that is cancelled takes back an item that was not sent yet; the others stay.
+        So nobody has to guess whether what they sent was committed.
         """
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._queue(self._lane(tenant), [_Entry(item, tenant, size, answer)])
-        return await answer
+        while True:
+            try:
+                return await asyncio.shield(answer)
+            except asyncio.CancelledError:
+                if answer.cancelled():  # the flush itself was: the process ends
+                    raise
 
     async def drain(self) -> None:
         """Waits until everything that was queued is answered."""
@@ -135,35 +152,60 @@ class GroupCommit(Generic[Item, Result]):
         except Exception as error:  # noqa: BLE001  whoever waits must hear of any error
             await self._failed(lane, batch, error)
         else:
-            for entry, result in zip(batch, results, strict=True):
-                if not entry.answer.done():
-                    entry.answer.set_result(result)
+            self._answer(lane, batch, results)
+
+    def _answer(
+        self,
+        lane: _Lane[Item, Result],
+        batch: list[_Entry[Item, Result]],
+        results: Sequence[Result | Locked],
+    ) -> None:
+        locked = []
+        for entry, result in zip(batch, results, strict=True):
+            if isinstance(result, Locked):
+                locked.append(entry)
+            elif not entry.answer.done():
+                entry.answer.set_result(result)
+        if locked:
+            self._locked(lane, locked, until=_now() + OWN_LANE_S)
+        elif lane.tenant is not None:
+            lane.wait_ms = OWN_WAIT_MS
 
     async def _failed(
         self, lane: _Lane[Item, Result], batch: list[_Entry[Item, Result]], error: Exception
     ) -> None:
         kind = trouble(error.__cause__ or error)
-        if kind == "busy" and lane.tenant is None:
-            self._part(batch)
+        if kind == "busy":
+            # Whose row it was, nobody knows: those that are not locked soon come back.
+            self._locked(lane, batch, until=0.0)
         elif kind == "item" and len(batch) > 1:
             for entry in batch:
                 await self._flush(lane, [entry])
         else:
-            if kind == "busy":
-                lane.until = _now() + OWN_LANE_S
-            for entry in batch:
-                if not entry.answer.done():
-                    # One object each: a traceback grows on the error it is raised with.
-                    entry.answer.set_exception(translate(error.__cause__ or error))
+            _refuse(batch, error.__cause__ or error)
 
-    def _part(self, batch: list[_Entry[Item, Result]]) -> None:
-        """Gives each tenant of a batch its own lane; those that are not locked soon come back."""
+    def _locked(
+        self, lane: _Lane[Item, Result], entries: list[_Entry[Item, Result]], *, until: float
+    ) -> None:
+        """Lets the items wait in lanes of their tenants' own; who waited there, waited in vain."""
+        if lane.tenant is not None:
+            lane.until, lane.wait_ms = _now() + OWN_LANE_S, STUCK_WAIT_MS
+            _refuse(entries, LockNotAvailableError())
+            return
         tenants: dict[str, list[_Entry[Item, Result]]] = {}
-        for entry in batch:
+        for entry in entries:
             tenants.setdefault(entry.tenant, []).append(entry)
-        for tenant, entries in tenants.items():
-            lane = self._own.setdefault(tenant, _Lane(tenant, 1, OWN_WAIT_MS))
-            self._queue(lane, entries)
+        for tenant, its in tenants.items():
+            own = self._own.setdefault(tenant, _Lane(tenant, 1, OWN_WAIT_MS))
+            own.until = max(own.until, until)
+            self._queue(own, its)
+
+
+def _refuse(entries: Sequence[_Entry[Item, Result]], error: BaseException) -> None:
+    for entry in entries:
+        if not entry.answer.done():
+            # One object each: a traceback grows on the error it is raised with.
+            entry.answer.set_exception(translate(error))
 
 
 def _now() -> float:

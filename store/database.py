@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import asyncpg
+import asyncpg.pool
 
 from runward.contracts.errors import (
     ConfigurationError,
@@ -15,10 +16,22 @@ from runward.contracts.errors import (
 
 COMMAND_S_MAX = 10.0
 CONNECTIONS_MAX = 10  # two lanes of two for steps, as many for slow tenants, two for reads
+KEPT_MAX = 2  # one for opens, one for closes: to give one back to the pool costs 50 us, and a task
 
 Row = asyncpg.Record
+# Quoted: asyncpg's classes take parameters in its stubs only.
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[Row]"
 Trouble = Literal["busy", "away", "item"]
 
+# What asyncpg raises when a statement fails. Its internal error is a connection on which the server
+# said goodbye while nobody listened.
+FAILURES = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 _BUSY = ("55P03", "40P01", "40001")  # lock_not_available, deadlock_detected, serialization_failure
 _AWAY = ("08", "53", "57", "58")  # connection, resources, operator intervention, system
 _SETUP = ("28", "3D", "3F", "42")  # authorization, no such database or schema, no such object
@@ -34,7 +47,7 @@ def trouble(error: BaseException) -> Trouble:
     # asyncpg's DataError is an argument that cannot be encoded; its siblings are connections.
     if isinstance(error, asyncpg.InterfaceError):
         return "item" if isinstance(error, asyncpg.DataError) else "away"
-    return "away" if isinstance(error, (OSError, TimeoutError)) else "item"
+    return "away" if isinstance(error, FAILURES) else "item"
 
 
 def translate(error: BaseException) -> RunwardError:
@@ -63,6 +76,7 @@ class Database:
         self._role = role
         self._connections_max = connections_max
         self._pool: asyncpg.Pool[Row] | None = None
+        self._kept: list[Connection] = []  # idle, and still lent to us by the pool
 
     async def open(self) -> None:
         """Connects. Errors: StoreUnavailable, ConfigurationError."""
@@ -84,12 +98,14 @@ class Database:
                 server_settings=settings,
                 reset=_keep,
             )
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             raise translate(error) from error
 
     async def close(self) -> None:
         """Closes all connections; waits for statements under way."""
         if self._pool is not None:
+            while self._kept:
+                await self._pool.release(self._kept.pop())
             await self._pool.close()
             self._pool = None
 
@@ -103,9 +119,18 @@ class Database:
     async def fetch(self, query: str, *values: Any) -> list[Row]:
         """Returns all rows."""
         try:
-            return await self.pool.fetch(query, *values)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            connection = await self._take()
+            try:
+                rows = await connection.fetch(query, *values)
+            except BaseException as error:
+                if isinstance(error, asyncpg.InternalClientError):
+                    connection.terminate()
+                await self.pool.release(connection)
+                raise
+            await self._put(connection)
+        except FAILURES as error:
             raise translate(error) from error
+        return rows
 
     async def row(self, query: str, *values: Any) -> Row | None:
         """Returns the first row, None if there is none."""
@@ -116,6 +141,23 @@ class Database:
         """Returns the first column of the first row, None if there is none."""
         row = await self.row(query, *values)
         return None if row is None else row[0]
+
+    async def _take(self) -> Connection:
+        while self._kept:
+            connection = self._kept.pop()
+            if not connection.is_closed():
+                return connection
+            await self.pool.release(connection)
+        return await self.pool.acquire()
+
+    async def _put(self, connection: Connection) -> None:
+        """Keeps the connection for the next statement, while the pool can give others another."""
+        pool = self.pool
+        spare = pool.get_idle_size() > 0 or pool.get_size() < self._connections_max
+        if spare and len(self._kept) < KEPT_MAX:
+            self._kept.append(connection)
+        else:
+            await pool.release(connection)
 
 
 async def _keep(connection: object) -> None:

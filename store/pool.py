@@ -5,11 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-import asyncpg
-
 from runward.contracts.errors import ConfigurationError
 from runward.store.approvals import ApprovalStore
-from runward.store.database import CONNECTIONS_MAX, Database, translate
+from runward.store.database import CONNECTIONS_MAX, FAILURES, Database, translate
 from runward.store.issuers import IssuerStore
 from runward.store.migrate import check
 from runward.store.reads import ReadStore
@@ -57,7 +55,7 @@ class Store:
         try:
             async with self._database.pool.acquire() as connection:
                 found = await check(connection)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             raise translate(error) from error
         if found.pending:
             raise ConfigurationError(

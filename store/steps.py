@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from runward.contracts.errors import RequestRefused
 from runward.contracts.steps import Answer, Close, Closed, Draft, Refused
-from runward.store.batch import GroupCommit
+from runward.store.batch import LOCKED, GroupCommit, Locked
 from runward.store.database import Database
 from runward.store.wire import Encoded, decode_answer, encode_close, encode_draft, statement
 
 _OPEN = "select answer, outcome from runward.step_open($1::jsonb, $2::bytea[], $3::int[], $4)"
 _CLOSE = "select outcome, late from runward.step_close($1::jsonb, $2::bytea[], $3::int[], $4)"
+
+_LOCKED = '{"a": "locked"}'
 
 
 class StepStore:
@@ -47,12 +49,15 @@ class StepStore:
         await self.opens.drain()
         await self.closes.drain()
 
-    async def _open(self, items: Sequence[Encoded], wait_ms: int) -> list[Answer]:
-        body, blobs, firsts = statement(list(items))
+    async def _open(self, items: Sequence[Encoded], wait_ms: int) -> list[Answer | Locked]:
+        body, blobs, firsts = statement(items)
         rows = await self._database.fetch(_OPEN, body, blobs, firsts, wait_ms)
-        return [decode_answer(row["answer"], row["outcome"]) for row in rows]
+        return [
+            LOCKED if answer == _LOCKED else decode_answer(answer, outcome)
+            for answer, outcome in rows
+        ]
 
-    async def _close(self, items: Sequence[Encoded], wait_ms: int) -> list[Closed]:
-        body, blobs, firsts = statement(list(items))
+    async def _close(self, items: Sequence[Encoded], wait_ms: int) -> list[Closed | Locked]:
+        body, blobs, firsts = statement(items)
         rows = await self._database.fetch(_CLOSE, body, blobs, firsts, wait_ms)
-        return [Closed(row["outcome"] or b"", row["late"]) for row in rows]
+        return [LOCKED if late is None else Closed(outcome or b"", late) for outcome, late in rows]

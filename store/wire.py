@@ -6,10 +6,12 @@ refuses would fail the whole batch.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, get_args
+
+import orjson
 
 from runward.contracts.approvals import ApprovalRequest
 from runward.contracts.audit import LEAF_BYTES_MAX
@@ -62,7 +64,7 @@ class Encoded:
         return self.put(name, blob, bytes_max=LEAF_BYTES_MAX)
 
 
-def statement(items: list[Encoded]) -> tuple[str, list[bytes], list[int]]:
+def statement(items: Sequence[Encoded]) -> tuple[str, list[bytes], list[int]]:
     """Returns the arguments of one batch: all items, all bytes, where each item's bytes begin."""
     blobs: list[bytes] = []
     firsts = []
@@ -108,7 +110,7 @@ def encode_draft(draft: Draft) -> Encoded:
         }
     if draft.opening is not None:
         body["opening"] = _opening(draft.opening, item)
-    item.body = json.dumps(body)
+    item.body = orjson.dumps(body).decode()
     return item
 
 
@@ -147,13 +149,13 @@ def encode_close(close: Close) -> Encoded:
             "result_digest": text("result_digest", close.closing.result_digest),
             "record": item.leaf("record", close.closing.record),
         }
-    item.body = json.dumps(body)
+    item.body = orjson.dumps(body).decode()
     return item
 
 
 def decode_answer(data: str, outcome: bytes | None) -> Answer:
     """Returns what `step_open` answered."""
-    found = json.loads(data)
+    found = orjson.loads(data)
     match found.pop("a"):
         case "admitted":
             return Admitted()

@@ -1,1 +1,80 @@
-"""What users test with: scripted models, servers for a test session, a stack for one test."""
+"""What users test with: the fixture `runward_stack`, scripted models, a replay of histories.
+
+The fixture comes with the installation (`pytest_plugin.py`). docs/testing.md shows a test. Names
+are loaded when they are used: pytest imports this package in every session.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# At once, though all others wait: imported later, the module would take the function's name.
+from runward.testing.scripted import scripted
+
+if TYPE_CHECKING:
+    from runward.testing.replaying import replay
+    from runward.testing.scripts import (
+        Bill,
+        Call,
+        Cut,
+        Fail,
+        FileLedger,
+        Hang,
+        MemoryLedger,
+        Script,
+        ScriptedModel,
+        ScriptedProvider,
+        Slow,
+        Turn,
+        ask,
+        ask_all,
+        ask_badly,
+        bill_as,
+        billed,
+        failing,
+        say,
+    )
+    from runward.testing.servers import Addresses
+    from runward.testing.stack import Stack
+
+__all__ = [
+    "Addresses",
+    "Bill",
+    "Call",
+    "Cut",
+    "Fail",
+    "FileLedger",
+    "Hang",
+    "MemoryLedger",
+    "Script",
+    "ScriptedModel",
+    "ScriptedProvider",
+    "Slow",
+    "Stack",
+    "Turn",
+    "ask",
+    "ask_all",
+    "ask_badly",
+    "bill_as",
+    "billed",
+    "failing",
+    "replay",
+    "say",
+    "scripted",
+]
+
+_HOMES = {"Addresses": "servers", "Stack": "stack", "replay": "replaying"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES.get(name, "scripts")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value  # the next look-up does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,27 +1,39 @@
-"""Short words for scripted models in tests.
+"""`scripted(...)`, and all words of `scripts.py`, which are loaded when they are used.
 
-Script([ask("lookup_order", order_id="17"), say("It is on its way.")])
+This file has to stay light: the face imports it, and pytest imports the face in every session.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from runward.activities.provider_scripted import (
-    Call,
-    Cut,
-    Fail,
-    Fault,
-    Hang,
-    Script,
-    ScriptedProvider,
-    ScriptFunction,
-    Slow,
-    Turn,
-)
-from runward.activities.scripted_ledger import Bill, FileLedger, Ledger, MemoryLedger, billed
-from runward.contracts.usage import Usage
+if TYPE_CHECKING:
+    from runward.contracts.agents import Agent
+    from runward.testing.scripts import (
+        Bill,
+        Call,
+        Cut,
+        Fail,
+        Fault,
+        FileLedger,
+        Hang,
+        Ledger,
+        MemoryLedger,
+        Script,
+        ScriptedModel,
+        ScriptedProvider,
+        ScriptFunction,
+        Slow,
+        Turn,
+        ask,
+        ask_all,
+        ask_badly,
+        bill_as,
+        billed,
+        failing,
+        say,
+    )
 
 __all__ = [
     "Bill",
@@ -35,6 +47,7 @@ __all__ = [
     "MemoryLedger",
     "Script",
     "ScriptFunction",
+    "ScriptedModel",
     "ScriptedProvider",
     "Slow",
     "Turn",
@@ -45,34 +58,28 @@ __all__ = [
     "billed",
     "failing",
     "say",
+    "scripted",
 ]
 
 
-def say(text: str) -> Turn:
-    """Returns a turn that answers with text."""
-    return Turn(text=text)
+def scripted(agent: Agent[Any] | str, /, *turns: Turn) -> ScriptedModel:
+    """Returns a provider that says these turns in the place of an agent's model.
+
+    `providers=[scripted(support, ask("refund", order_id="17"), say("Refunded."))]`; instead of an
+    agent, its model as text will do. Each run begins at the first turn.
+    """
+    from runward.testing.scripts import ScriptedModel
+
+    return ScriptedModel(agent if isinstance(agent, str) else agent.model, turns)
 
 
-def ask(tool: str, /, **arguments: Any) -> Turn:
-    """Returns a turn that calls one tool."""
-    return Turn(calls=(Call(tool, arguments),))
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module("runward.testing.scripts"), name)
+    globals()[name] = value  # the next look-up does not come here
+    return value
 
 
-def ask_all(*calls: Call) -> Turn:
-    """Returns a turn that calls several tools in parallel."""
-    return Turn(calls=calls)
-
-
-def ask_badly(tool: str, /, text: str = '{"order_id": ') -> Turn:
-    """Returns a turn whose tool call has arguments that are no JSON."""
-    return Turn(calls=(Call(tool, text),))
-
-
-def failing(turn: Turn, *faults: Fault | None) -> Turn:
-    """Returns the turn with faults for its first attempts, in order."""
-    return replace(turn, faults=(*turn.faults, *faults))
-
-
-def bill_as(turn: Turn, *, input: int = 0, output: int = 0) -> Turn:
-    """Returns the turn with a usage of its own, which may be more than the call was bounded to."""
-    return replace(turn, usage=Usage(input=input, output=output))
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

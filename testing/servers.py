@@ -1,7 +1,7 @@
 """A PostgreSQL and a Temporal server for a whole test session, on a thread of their own.
 
-They outlive the event loops of the tests. With pytest-xdist one process starts them and hands
-`addresses` to the others.
+They outlive the event loops of the tests. With pytest-xdist one process starts them for all
+(`sharing.py`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,17 @@ import asyncio
 import sys
 import tempfile
 import threading
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from runward.workers.child import ChildFailed
 from runward.workers.embedded_postgres import EmbeddedPostgres
-from runward.workers.temporal_binary import find_temporal
+from runward.workers.postgres_place import EmbeddedPostgresUnavailable
+from runward.workers.temporal_binary import TemporalNotFound, find_temporal
 from runward.workers.temporal_dev_server import TemporalDevServer
+
+CANNOT_START = (EmbeddedPostgresUnavailable, TemporalNotFound, ChildFailed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +32,14 @@ class Addresses:
 
 
 class Servers:
-    """Starts both servers at once and returns when they answer; `stop` ends them."""
+    """Starts both servers at once and returns when they answer; `stop` ends them.
 
-    def __init__(self) -> None:
+    `postgres` (a DSN whose user may create databases and roles) and `temporal` (host:port) name
+    servers that exist: they are used and not stopped.
+    """
+
+    def __init__(self, *, postgres: str | None = None, temporal: str | None = None) -> None:
+        self._postgres, self._temporal = postgres, temporal
         self._addresses: Addresses | None = None
         self._failure: BaseException | None = None
         self._started = threading.Event()
@@ -63,14 +73,22 @@ class Servers:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        binary = await find_temporal(None, progress=lambda text: print(text, file=sys.stderr))
-        # A file, not memory: an interrupted query can cost the in-memory database its only
-        # connection, and with it everything that was in it.
-        with tempfile.TemporaryDirectory(prefix="runward-temporal-") as folder:
-            async with (
-                EmbeddedPostgres(None) as postgres,
-                TemporalDevServer(binary, Path(folder), ui=False) as temporal,
-            ):
-                self._addresses = Addresses(postgres.dsn, temporal.address)
-                self._started.set()
-                await self._stop.wait()
+        async with AsyncExitStack() as stack:
+            postgres = self._postgres or await _start_postgres(stack)
+            temporal = self._temporal or await _start_temporal(stack)
+            self._addresses = Addresses(postgres, temporal)
+            self._started.set()
+            await self._stop.wait()
+
+
+async def _start_postgres(stack: AsyncExitStack) -> str:
+    return (await stack.enter_async_context(EmbeddedPostgres(None))).dsn
+
+
+async def _start_temporal(stack: AsyncExitStack) -> str:
+    binary = await find_temporal(None, progress=lambda text: print(text, file=sys.stderr))
+    # A file, not memory: an interrupted query can cost the in-memory database its only
+    # connection, and with it everything that was in it.
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="runward-temporal-"))
+    server = TemporalDevServer(binary, Path(folder), ui=False)
+    return (await stack.enter_async_context(server)).address

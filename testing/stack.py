@@ -8,20 +8,66 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from temporalio.client import Client, Plugin
+from temporalio.client import Client, Plugin, WorkflowHistory
 from temporalio.worker import Worker
 
 from runward.client.keys import KeyFile
-from runward.client.reader import DirectReader
+from runward.client.reader import DirectReader, RunRow
+from runward.client.run_handle import RunHandle
 from runward.client.runs import ActingClient
 from runward.client.runward_client import RunwardClient
+from runward.contracts.approvals import Approval, ApprovalState
 from runward.contracts.identity import Issuer
 from runward.store.pool import Store
 from runward.workers.plugin import RunwardPlugin
 
 
+class PassingReader:
+    """Reads the store with a connection for each call: it belongs to no event loop.
+
+    A pool would outlive the loop of the test that opened it. A test reads a handful of rows.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+
+    async def approvals(self, tenant: str, state: ApprovalState) -> list[Approval]:
+        """Returns the tenant's requests in that state, newest first."""
+        async with self._reading() as reader:
+            return await reader.approvals(tenant, state)
+
+    async def approval(self, tenant: str, approval_id: str) -> Approval | None:
+        """Returns one request, None if the tenant has none of that id."""
+        async with self._reading() as reader:
+            return await reader.approval(tenant, approval_id)
+
+    async def run(self, tenant: str, run_id: str) -> RunRow | None:
+        """Returns the run, None if the tenant has none of that id."""
+        async with self._reading() as reader:
+            return await reader.run(tenant, run_id)
+
+    async def content(self, tenant: str, digest: str) -> bytes | None:
+        """Returns a message by its digest, None if it is not there."""
+        async with self._reading() as reader:
+            return await reader.content(tenant, digest)
+
+    async def close(self) -> None:
+        """Does nothing: nothing is open between calls."""
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[DirectReader]:
+        reader = DirectReader(self._dsn)
+        try:
+            yield reader
+        finally:
+            await reader.close()
+
+
 class Stack:
-    """Clients and workers of one tenant; use it as `async with Stack.open(...)`."""
+    """Clients and workers of one tenant, on a task queue of its own.
+
+    It holds nothing open but what `worker` runs, so tests may use it in any event loop.
+    """
 
     def __init__(self, database_url: str, temporal_address: str, key: KeyFile) -> None:
         self.database_url = database_url
@@ -29,7 +75,6 @@ class Stack:
         self.key = key
         self.tenant = f"t-{uuid4().hex[:12]}"
         self.task_queue = f"q-{uuid4().hex[:12]}"
-        self._reader = DirectReader(database_url)
         self._client: RunwardClient | None = None
 
     @classmethod
@@ -38,30 +83,39 @@ class Stack:
         cls, database_url: str, temporal_address: str, *, key_file: Path
     ) -> AsyncIterator[Stack]:
         """Yields a stack whose issuer is registered; the database must be migrated."""
+        yield await cls.create(database_url, temporal_address, key_file=key_file)
+
+    @classmethod
+    async def create(cls, database_url: str, temporal_address: str, *, key_file: Path) -> Stack:
+        """Returns a stack whose issuer is registered; the database must be migrated."""
         key = KeyFile.create(key_file)
         stack = cls(database_url, temporal_address, key)
-        async with Store(database_url) as store:
+        async with Store(database_url, connections_max=1) as store:
             every = ("*",)
             await store.issuers.add(
                 Issuer(str(key.key.kid), key.public_key, (stack.tenant,), every, every)
             )
-        try:
-            yield stack
-        finally:
-            await stack._reader.close()
+        return stack
 
     async def client(self) -> RunwardClient:
         """Returns the tenant's client."""
         if self._client is None:
             temporal = await Client.connect(self.temporal_address)
+            reader = PassingReader(self.database_url)
             self._client = RunwardClient(
-                temporal, issuer=self.key, reader=self._reader, task_queue=self.task_queue
+                temporal, issuer=self.key, reader=reader, task_queue=self.task_queue
             )
         return self._client
 
     async def acting_as(self, user: str, roles: Iterable[str] = ()) -> ActingClient:
         """Returns the client of one user of the tenant."""
         return (await self.client()).acting_as(user, tenant=self.tenant, roles=roles)
+
+    async def history(self, run: RunHandle[Any] | str) -> WorkflowHistory:
+        """Returns the history of a run, or of the workflow of that id, to replay or to keep."""
+        workflow_id = run if isinstance(run, str) else run.id
+        temporal = (await self.client()).temporal
+        return await temporal.get_workflow_handle(workflow_id).fetch_history()
 
     def plugin(self, **given: Any) -> RunwardPlugin:
         """Returns a plugin on this stack's store; takes what `RunwardPlugin` takes."""

@@ -1,38 +1,29 @@
-"""Anthropic's Messages API on 127.0.0.1: plays what a test says, and refuses what the API would.
-
-It reads raw HTTP by itself, so that a test can also have it answer half, or not at all.
-"""
+"""Anthropic's Messages API on 127.0.0.1: plays what a test says, and refuses what the API would."""
 
 from __future__ import annotations
 
-import asyncio
+import copy
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-IDLE_WAIT_S = 5.0
+from runward.contracts.providers import Stop
+from runward.contracts.usage import Usage
+from runward.testing.provider_contract import Answer
+from runward.testing.provider_double import Double, Reply, Seen
+from runward.testing.provider_double import serving as serving_double
 
+__all__ = ["Double", "Reply", "Seen"]
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One answer. Bytes are sent as they are; `cut` closes too early, `hang` says nothing."""
-
-    body: Any = None
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-    cut: bool = False
-    hang: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One request as it came in."""
-
-    path: str
-    headers: dict[str, str]
-    body: dict[str, Any]
+STOPS: dict[Stop, str] = {
+    "end": "end_turn",
+    "tools": "tool_use",
+    "length": "max_tokens",
+    "refusal": "refusal",
+    "filtered": "content_filter",
+    "incomplete": "pause_turn",
+}
 
 
 def message(
@@ -66,92 +57,39 @@ def error(kind: str, words: str = "as you wish") -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": words}, "request_id": "req_1"}
 
 
-class Double:
-    """The server; `replies` are played in order, `seen` is what came in."""
+def written(answer: Answer) -> Reply:
+    """Returns how the API writes an answer; it parses the model's arguments by itself."""
+    blocks = [text(answer.text)] if answer.text else []
+    blocks += [
+        tool_use(one.id, one.name, **json.loads(one.arguments or "{}")) for one in answer.calls
+    ]
+    return Reply(message(*blocks, stop=STOPS[answer.stop], usage=_usage(answer.usage)))
 
-    def __init__(self) -> None:
-        self.replies: list[Reply] = []
-        self.seen: list[Seen] = []
-        self.url = ""
-        self.came_in = asyncio.Event()  # set with the first request
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    def plays(self, *replies: Reply | dict[str, Any]) -> None:
-        """Queues replies; a dict is the body of a 200."""
-        self.replies += [one if isinstance(one, Reply) else Reply(one) for one in replies]
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.input,
+        "cache_read_input_tokens": usage.cache_read,
+        "cache_creation_input_tokens": usage.cache_write,
+        "output_tokens": usage.output,
+    }
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            while await self._answer(reader, writer):
-                pass  # the connection stays open for the client's next request
-        except (asyncio.IncompleteReadError, ConnectionResetError):
-            pass  # the client left
-        finally:
-            self._tasks.discard(task)
-            writer.close()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answers one request; returns whether the connection lives on."""
-        seen = await _read(reader)
-        self.seen.append(seen)
-        self.came_in.set()
-        wrong = shape_error(seen)
-        reply = Reply(error("invalid_request_error", wrong), 400) if wrong else self.replies.pop(0)
-        if reply.hang:
-            await reader.readexactly(1)  # which the client never sends: it leaves
-        data = _bytes_of(reply)
-        writer.write(data[: len(data) - 10] if reply.cut else data)
-        await writer.drain()
-        return not reply.cut
-
-    async def wait_idle(self) -> None:
-        """Waits until the client has closed every connection, as it must."""
-        if self._tasks:
-            _, left = await asyncio.wait(set(self._tasks), timeout=IDLE_WAIT_S)
-            for task in left:
-                task.cancel()
-            assert not left, f"{len(left)} connections were left open"
+def refusal(why: str) -> Reply:
+    """Returns how the API refuses a request."""
+    return Reply(error("invalid_request_error", why), 400)
 
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[Double]:
     """Serves a double on a free port."""
-    double = Double()
-    server = await asyncio.start_server(double._serve, "127.0.0.1", 0)
-    double.url = "http://{}:{}".format(*server.sockets[0].getsockname())
-    try:
+    async with serving_double(shape_error, refusal) as double:
         yield double
-    finally:
-        server.close()
-        await double.wait_idle()
-        await server.wait_closed()
-
-
-async def _read(reader: asyncio.StreamReader) -> Seen:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("ascii").split("\r\n")
-    pairs = (line.partition(":") for line in head[1:] if line)
-    headers = {name.lower(): value.strip() for name, _, value in pairs}
-    body = await reader.readexactly(int(headers["content-length"]))
-    return Seen(head[0], headers, json.loads(body))
-
-
-def _bytes_of(reply: Reply) -> bytes:
-    body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
-    headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        **reply.headers,
-    }
-    lines = [f"HTTP/1.1 {reply.status} Played", *(f"{k}: {v}" for k, v in headers.items())]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 def shape_error(seen: Seen) -> str | None:
     """Returns what the API would refuse in the request, or None."""
-    body = seen.body
+    body = copy.deepcopy(seen.body)
     if not seen.path.startswith("POST /v1/messages "):
         return "path"
     if not (seen.headers.get("authorization") or seen.headers.get("x-api-key")):
@@ -162,11 +100,25 @@ def shape_error(seen: Seen) -> str | None:
         return "max_tokens"
     if body.keys() - {"model", "max_tokens", "messages", "system", "tools"} or not body["model"]:
         return "unknown field"
-    if body.get("system") == "" or body.get("tools") == []:
+    if body.get("system") in ("", []) or body.get("tools") == []:
         return "empty system or tools"
+    marks = _take_marks(body)
+    if marks > 4:
+        return "cache_control"
     if any(one.keys() != {"name", "description", "input_schema"} for one in body.get("tools", [])):
         return "tools"
     return _turns_error(body["messages"])
+
+
+def _take_marks(value: Any) -> int:
+    """Takes the cache's marks off, and returns how many there were: the API allows four."""
+    if isinstance(value, list):
+        return sum(map(_take_marks, value))
+    if not isinstance(value, dict):
+        return 0
+    mark = value.pop("cache_control", None)
+    assert mark in (None, {"type": "ephemeral"})
+    return (mark is not None) + sum(map(_take_marks, value.values()))
 
 
 def _turns_error(turns: list[dict[str, Any]]) -> str | None:

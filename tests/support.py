@@ -1,14 +1,21 @@
-"""The agent that most tests of runs use, and what its tools did."""
+"""The agent that most tests of runs use, what its tools did, and a reset."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
+
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.client import Client
 
 from runward.contracts.agents import Agent
 from runward.contracts.tools import Tool, ToolContext, tool
 from runward.testing.scripted import MemoryLedger, Script, ScriptedProvider, Turn
+from runward.testing.stack import Stack
 
 
 @dataclass
@@ -60,3 +67,22 @@ class App:
         agent: Agent[Any] = Agent("support", model="scripted:support", **options)
         provider = ScriptedProvider({"support": Script(self.turns)}, ledger=self.bills)
         return {"agents": [agent], "providers": [provider], "deps": self.shop}
+
+
+async def reset(stack: Stack, workflow_id: str, task: int) -> None:
+    """Begins the workflow again from its workflow task number `task`, from 1 on; 0 is the last."""
+    temporal = await Client.connect(stack.temporal_address)
+    tasks = [
+        event.event_id
+        async for event in temporal.get_workflow_handle(workflow_id).fetch_history_events()
+        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+    ]
+    await temporal.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace=temporal.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=workflow_id),
+            reason="test",
+            workflow_task_finish_event_id=tasks[task - 1],
+            request_id=uuid4().hex,
+        )
+    )

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from runward.client.run_handle import NoWorkerAnswered
 from runward.client.runward_client import RunwardClient
 from runward.contracts.errors import (
     AgentError,
     ApprovalRefused,
     ConfigurationError,
-    RunwardError,
 )
 from runward.contracts.identity import verify
 from runward.testing.servers import Addresses
@@ -48,7 +48,7 @@ async def test_next_approval_waits_no_longer_than_asked(desk: Desk) -> None:
     run = await desk.ada.start("support", "wait")
 
     with pytest.raises(TimeoutError):
-        await run.next_approval(timeout=0.3)
+        await run.next_approval(timeout=2)
 
 
 @pytest.mark.parametrize("word", ["approve", "reject"])
@@ -119,8 +119,10 @@ async def test_decision_without_a_worker_says_so(desk: Desk) -> None:
     desk.reader.asks("acme", run.id)
     ada.approvals.timeout_s = 0.5
 
-    with pytest.raises(RunwardError, match="runward worker"):
+    with pytest.raises(NoWorkerAnswered, match="runward worker"):
         await ada.approvals.approve("ap-1")
+    with pytest.raises(NoWorkerAnswered, match="runward worker"):
+        await run.next_approval(timeout=1)
 
 
 async def test_approvals_without_a_store_name_the_setting(desk: Desk) -> None:

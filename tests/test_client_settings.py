@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from runward.cli.worker import checked
 from runward.client.settings import Settings, temporal_connection
 from runward.contracts.errors import ConfigurationError
 
@@ -30,6 +31,16 @@ def test_given_beats_environment_beats_file(
     found = Settings.load(database_url="given", user=None)
 
     assert (found.dsn, found.task_queue, found.tenant) == ("given", "environment", "file")
+
+
+def test_worker_sweeps_as_often_as_the_setting_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNWARD_SWEEP_EVERY_S", "5")
+    given = {"database_url": "postgres://h/d", "address": "h:7233", "task_queue": None}
+
+    assert checked("shop:app", **given).sweep_every_s == 5.0
+    monkeypatch.setenv("RUNWARD_SWEEP_EVERY_S", "0")
+    with pytest.raises(ConfigurationError, match="sweep_every_s"):
+        checked("shop:app", **given)
 
 
 def test_database_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,41 +11,25 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.enums.v1 import EventType
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import CancelledError
 
+from runward.client.runs import ActingClient
+from runward.contracts.errors import ApprovalRefused
+from runward.contracts.tools import tool
 from runward.store.pool import Store
-from runward.testing.scripted import Script, ScriptedProvider, Slow, ask, failing, say
+from runward.testing.scripted import Call as Ask
+from runward.testing.scripted import Script, ScriptedProvider, Slow, ask, ask_all, failing, say
 from runward.testing.stack import Stack
 from runward.workers.sweeper import sweep
 from runward.workers.temporal_binary import find_temporal
 from runward.workers.temporal_dev_server import TemporalDevServer
-from tests.support import App
+from tests.support import App, reset
+from tests.users_code import Cards, Charges
 
 REFUND = ask("refund", order_id="17", amount="5.00")
+PAID = {"order_id": "17", "amount": "5.00"}
 SUGGEST_AFTER_EVENTS = 20
-
-
-async def reset(stack: Stack, workflow_id: str, task: int) -> None:
-    """Begins the workflow again from its workflow task number `task`, counted from 1."""
-    temporal = await Client.connect(stack.temporal_address)
-    tasks = [
-        event.event_id
-        async for event in temporal.get_workflow_handle(workflow_id).fetch_history_events()
-        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
-    ]
-    await temporal.workflow_service.reset_workflow_execution(
-        ResetWorkflowExecutionRequest(
-            namespace=temporal.namespace,
-            workflow_execution=WorkflowExecution(workflow_id=workflow_id),
-            reason="test",
-            workflow_task_finish_event_id=tasks[task - 1],
-            request_id=uuid4().hex,
-        )
-    )
 
 
 @pytest.mark.parametrize("task", [1, 2], ids=["from the start", "from the tool"])
@@ -83,6 +67,61 @@ async def test_a_reset_before_the_effect_asks_again(stack: Stack) -> None:
     assert (result.output, len(app.shop.refunds)) == ("Refunded.", 1)
 
 
+@pytest.mark.parametrize("cached", [0, 10], ids=["each task replayed", "cached"])
+@pytest.mark.parametrize("waits", ["from its task on", "since an earlier task"])
+async def test_a_reset_of_a_run_that_waits_asks_anew(stack: Stack, waits: str, cached: int) -> None:
+    """The request in its history is void; who approves it is told so, and the new one runs."""
+    app = App([ask_all(Ask("refund", PAID), Ask("refund", PAID)), say("Refunded.")])
+    async with stack.worker(stack.plugin(**app.given), max_cached_workflows=cached):
+        ada, bob = await stack.acting_as("ada"), await stack.acting_as("bob", ["finance"])
+        run = await ada.start("support", "Refund order 17")
+        before = await pending(bob, 2)
+        if waits == "since an earlier task":
+            with pytest.raises(ApprovalRefused, match="requester"):
+                await ada.approvals.approve((await run.next_approval()).id)
+        await reset(stack, run.id, 0)
+        await ada.get(run.id).next_approval()
+        anew = await pending(bob, 2, but=before)
+        for one in before:
+            with pytest.raises(ApprovalRefused, match="asks anew"):
+                await bob.approvals.approve(one)
+        for one in anew:
+            await bob.approvals.approve(one)
+        result = await ada.get(run.id).result()
+
+    keys = [key for _, key in app.shop.refunds]
+    assert (result.output, len(keys), len(set(keys))) == ("Refunded.", 2, 2)
+
+
+async def test_a_reset_of_a_users_workflow_that_waits_asks_anew(stack: Stack) -> None:
+    """Its activity's request is void, and the interceptor calls it again."""
+    cards = Cards()
+    plugin = stack.plugin(govern=[tool(cards.charge, effect="money")], approver_role="finance")
+    async with stack.worker(plugin, workflows=[Charges], activities=[cards.charge]):
+        ada, bob = await stack.acting_as("ada"), await stack.acting_as("bob", ["finance"])
+        run = await ada.temporal.start_workflow(
+            Charges.run, args=["17", False], id=uuid4().hex, task_queue=stack.task_queue
+        )
+        before = await pending(bob, 1)
+        await ada.get(run.id).next_approval()
+        await reset(stack, run.id, 0)
+        for one in await pending(bob, 1, but=before):
+            await bob.approvals.approve(one)
+        said = await ada.temporal.get_workflow_handle(run.id).result()
+
+    assert (said, cards.charged) == ("charged 17", ["17"])
+
+
+async def pending(user: ActingClient, count: int, but: Collection[str] = ()) -> list[str]:
+    """Returns the ids of that many pending requests, as soon as there are others than `but`."""
+    async with asyncio.timeout(30):
+        while True:
+            found = [one.id for one in await user.approvals.list()]
+            if len(found) == count and not set(found) & set(but):
+                return found
+            await asyncio.sleep(0.05)
+
+
 @pytest.fixture
 async def hurried(database_url: str, tmp_path: Path) -> AsyncIterator[Stack]:
     """A stack on a server that suggests to continue as new after a few events."""
@@ -107,6 +146,8 @@ async def test_a_long_run_continues_as_new_and_stays_one_run(hurried: Stack) -> 
         latest = await ada.temporal.get_workflow_handle(run.id).describe()
 
     assert latest.run_id != result.run_id, "it never continued as new"
+    shown = {one.key.name: one.value for one in latest.typed_search_attributes}
+    assert shown.items() >= ada.tags.of(ada.principal, "support").items()
     assert (result.output, result.turns, len(app.shop.refunds)) == ("Done.", 9, 1)
     assert app.shop.lookups == [*map(str, range(6)), "17"]
     assert result.usage.tokens == sum(bill.usage.tokens for bill in app.bills.bills())

@@ -65,6 +65,52 @@ async def test_a_denied_charge_is_an_application_error(stack: Stack) -> None:
     assert cards.charged == []
 
 
+async def test_a_charge_that_raises_is_retried_by_its_own_policy(stack: Stack) -> None:
+    """It said that it ended, so nobody is asked whether it may have had its effect."""
+    cards = Cards(refusals=1)
+    governed = [tool(cards.charge, effect="money")]
+    plugin = stack.plugin(govern=governed, policy=FREE, approver_role="finance")
+    async with stack.worker(plugin, workflows=[Charges], activities=[cards.charge]):
+        ada = await stack.acting_as("ada")
+        said = await ada.temporal.execute_workflow(
+            Charges.run, args=["17", False], id=uuid4().hex, task_queue=stack.task_queue
+        )
+
+    assert (said, cards.charged, cards.refusals) == ("charged 17", ["17"], 0)
+
+
+async def test_activities_that_nobody_governs_are_listed_when_the_worker_starts(
+    stack: Stack, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those of plugins behind ours too; ours and the governed ones are not among them."""
+    cards = Cards()
+    plugin = stack.plugin(govern=[tool(cards.charge, effect="money")], policy=FREE)
+    behind = SimplePlugin("behind", activities=[cards.pay])
+    client = await Client.connect(stack.temporal_address, plugins=[plugin, behind])
+    with caplog.at_level("INFO", "runward.worker"):
+        async with Worker(
+            client, task_queue=stack.task_queue, workflows=[Charges], activities=[cards.charge]
+        ):
+            pass
+
+    listed = [one.getMessage() for one in caplog.records if one.name == "runward.worker"]
+    assert listed == ["not governed, passing untouched: pay"]
+
+
+async def test_activities_that_nobody_governs_can_be_refused(stack: Stack) -> None:
+    """When the worker is made, or at its start where a plugin behind ours added them."""
+    cards = Cards()
+    plugin = stack.plugin(govern=[tool(cards.charge, effect="money")], govern_unlisted="deny")
+    behind = SimplePlugin("behind", activities=[cards.pay])
+    alone = await Client.connect(stack.temporal_address, plugins=[plugin])
+    client = await Client.connect(stack.temporal_address, plugins=[plugin, behind])
+
+    with pytest.raises(ConfigurationError, match="not governed: pay"):
+        Worker(alone, task_queue=stack.task_queue, activities=[cards.charge, cards.pay])
+    with pytest.raises(ConfigurationError, match="not governed: pay"):
+        await Worker(client, task_queue=stack.task_queue, activities=[cards.charge]).run()
+
+
 async def test_a_workflow_retry_retries(stack: Stack) -> None:
     """Its second attempt is another round: what the first did is no answer to it."""
     cards = Cards()

@@ -101,6 +101,15 @@ def test_wheel_holds_the_migrations(unpacked: Path) -> None:
     assert expected == {path.name for path in (unpacked / "runward/store").glob("migrations/*.sql")}
 
 
+def test_wheel_registers_the_pytest_plugin(unpacked: Path) -> None:
+    """The one module that pytest loads everywhere; it is in the wheel, under this name."""
+    (points,) = unpacked.glob("runward-*.dist-info/entry_points.txt")
+    plugin = settings()["project"]["entry-points"]["pytest11"]["runward"]
+
+    assert f"[pytest11]\nrunward = {plugin}\n" in points.read_text()
+    assert (unpacked / f"{plugin.replace('.', '/')}.py").is_file()
+
+
 def test_each_room_is_imported_from_the_wheel(unpacked: Path, tmp_path: Path) -> None:
     packages = setuptools_settings()["packages"]
     paths = [str(unpacked), sysconfig.get_path("purelib")]

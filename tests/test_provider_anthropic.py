@@ -24,6 +24,8 @@ from runward.contracts.usage import Usage
 from tests.anthropic_calls import REQUEST, SCHEMA, SECRET, WORDS, calling
 from tests.anthropic_double import Reply, message, text, tool_use
 
+CACHED = {"cache_control": {"type": "ephemeral"}}
+
 
 def turn_of(messages: Sequence[Message]) -> ModelRequest:
     return replace(REQUEST, messages=tuple(messages))
@@ -46,8 +48,8 @@ async def test_text_comes_back_with_its_usage() -> None:
     assert double.seen[0].body == {
         "model": "claude-double",
         "max_tokens": 64_000,
-        "system": "Be brief.",
-        "messages": [{"role": "user", "content": [text(WORDS)]}],
+        "system": [{"type": "text", "text": "Be brief.", **CACHED}],
+        "messages": [{"role": "user", "content": [{**text(WORDS), **CACHED}]}],
         "tools": [{"name": "lookup", "description": "Finds an order.", "input_schema": SCHEMA}],
     }
     assert double.seen[0].headers["idempotency-key"] == digest("case-ü/t1.model".encode())
@@ -105,7 +107,7 @@ async def test_parallel_tool_calls_and_their_results_make_the_round_trip() -> No
     assert sent[1]["content"] == [
         {"type": "tool_result", "tool_use_id": "toolu_2", **denied},
         {"type": "tool_result", "tool_use_id": "toolu_1"},
-        text("Hurry."),
+        {**text("Hurry."), **CACHED},
     ]
 
 
@@ -133,7 +135,7 @@ async def test_blank_messages_are_left_out_and_neighbours_joined() -> None:
         await provider.call(turn_of(messages))
 
     assert double.seen[0].body["messages"] == [
-        {"role": "user", "content": [text("One"), text("Two")]}
+        {"role": "user", "content": [text("One"), {**text("Two"), **CACHED}]}
     ]
 
 
@@ -142,7 +144,9 @@ async def test_blank_messages_are_left_out_and_neighbours_joined() -> None:
     [
         ("end_turn", "end"),
         ("stop_sequence", "end"),
-        ("pause_turn", "end"),
+        ("pause_turn", "incomplete"),
+        ("content_filter", "filtered"),
+        ("of next year", "incomplete"),
         ("max_tokens", "length"),
         ("model_context_window_exceeded", "length"),
         ("refusal", "refusal"),
@@ -151,6 +155,44 @@ async def test_blank_messages_are_left_out_and_neighbours_joined() -> None:
 async def test_each_stop_reason(reason: str, expected: str) -> None:
     async with calling(message(text("Hi"), stop=reason)) as (provider, _):
         assert (await provider.call(REQUEST)).stop == expected
+
+
+@pytest.mark.parametrize("reason", ["tool_use", "end_turn"])
+async def test_calls_count_and_not_the_reason_beside_them(reason: str) -> None:
+    """`tool_use` without a call is an answer, a call behind `end_turn` is a call."""
+    async with calling(
+        message(tool_use("c", "lookup"), stop=reason), message(text("Hi"), stop=reason)
+    ) as (provider, _):
+        asked, answered = [(await provider.call(REQUEST)).stop for _ in range(2)]
+
+    assert (asked, answered) == ("tools", "end")
+
+
+async def test_what_a_loop_sends_again_is_marked_for_the_cache() -> None:
+    """The definition, and the ends of this call and the last: one turn can hold many blocks."""
+    asked = AssistantMessage(calls=(ToolCall(id="c1", name="lookup", arguments="{}"),))
+    told = ToolMessage(call_id="c1", name="lookup", text="shipped")
+    again = AssistantMessage(calls=(ToolCall(id="c2", name="lookup", arguments="{}"),))
+    also = ToolMessage(call_id="c2", name="lookup", text="delivered")
+    messages: list[Message] = [*REQUEST.messages, asked, told, again, also]
+    async with calling(message(text("Hi"))) as (provider, double):
+        await provider.call(replace(turn_of(messages), instructions=""))
+
+    body = double.seen[0].body
+    marked = [
+        (number, "cache_control" in turn["content"][-1])
+        for number, turn in enumerate(body["messages"])
+    ]
+    assert marked == [(0, False), (1, False), (2, True), (3, False), (4, True)]
+    assert body["tools"][-1]["cache_control"] == {"type": "ephemeral"}
+
+
+async def test_a_single_question_is_not_written_to_the_cache() -> None:
+    """Writing costs more than input, and nothing would read it."""
+    async with calling(message(text("Hi"))) as (provider, double):
+        await provider.call(replace(REQUEST, tools=()))
+
+    assert "cache_control" not in str(double.seen[0].body)
 
 
 async def test_a_call_cut_by_the_length_never_runs() -> None:

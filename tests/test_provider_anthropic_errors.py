@@ -131,10 +131,6 @@ USAGE = {"input_tokens": 1, "output_tokens": 2}
         json.dumps("the words of the user").encode(),
         error("api_error"),
         {**message(text("Hi")), "type": "error"},
-        {**message(text("Hi")), "usage": None},
-        {**message(text("Hi")), "usage": {"input_tokens": 1}},
-        message(text("Hi"), usage={**USAGE, "output_tokens": -2}),
-        message(text("Hi"), usage={**USAGE, "output_tokens": True}),
         message({"type": "text"}),
         message({"type": "tool_use", "id": "c", "name": "n", "input": "{}"}),
         message({"type": "tool_use", "id": 1, "name": "n", "input": {}}),
@@ -148,6 +144,39 @@ async def test_a_malformed_answer_is_asked_for_again_and_counts_as_billed(body: 
 
     assert str(found).startswith("anthropic sent no answer: ")
     assert (found.retryable, found.unbilled) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [{"input_tokens": 1}, {**USAGE, "output_tokens": -2}, {**USAGE, "output_tokens": True}],
+)
+async def test_a_usage_that_is_none_does_not_cost_the_answer(usage: dict[str, Any]) -> None:
+    async with calling(message(text("Hi"), usage=usage)) as (provider, _):
+        found = await provider.call(REQUEST)
+
+    assert (found.message.text, found.metered) == ("Hi", False)
+
+
+async def test_a_filter_behind_the_model_says_so() -> None:
+    """The API gives it no type of its own; its tokens may have been billed."""
+    words = "Output blocked by content filtering policy"
+    async with calling(Reply(error("invalid_request_error", words), 400)) as (provider, _):
+        found = await error_of(provider)
+
+    assert str(found) == "content filtered: anthropic answered 400"
+    assert (found.retryable, found.unbilled) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "says", "retryable"),
+    [(429, "false", False), (400, "true", True), (429, "maybe", True)],
+)
+async def test_the_api_may_say_itself_what_is_tried_again(
+    status: int, says: str, retryable: bool
+) -> None:
+    reply = Reply(error("api_error"), status, {"x-should-retry": says})
+    async with calling(reply) as (provider, _):
+        assert (await error_of(provider)).retryable == retryable
 
 
 async def test_a_missing_key_says_what_to_set(tmp_path: Path) -> None:

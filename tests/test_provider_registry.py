@@ -35,8 +35,8 @@ def test_an_unknown_provider_names_those_that_are_there() -> None:
         providers.get("antropic")
 
     assert str(caught.value) == (
-        "Model provider 'antropic'. This worker has 'anthropic', 'scripted'. "
-        "Give it the provider, or change the agent's model"
+        "Model provider 'antropic'. This worker has 'anthropic', 'openai', "
+        "'scripted'. Give it the provider, or change the agent's model"
     )
 
 
@@ -72,12 +72,13 @@ async def test_close_reaches_every_provider_even_if_one_fails() -> None:
 
 
 def test_no_provider_module_imports_an_sdk() -> None:
-    """A worker that never calls Anthropic does not pay two seconds for its SDK."""
+    """A worker that never calls Anthropic or OpenAI does not pay two seconds for its SDK."""
     code = """
 import sys
 from runward.activities.providers import Providers
-import runward.activities.provider_anthropic, runward.testing.scripted
-Providers().get("anthropic")
+import runward.activities.provider_anthropic, runward.activities.provider_openai
+import runward.testing.scripted
+Providers().get("anthropic"), Providers().get("openai")
 print(*sorted({"anthropic", "httpx2", "openai", "temporalio"} & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

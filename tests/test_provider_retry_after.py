@@ -61,6 +61,13 @@ def test_milliseconds_win_where_they_are_usable(milliseconds: str, expected: flo
     assert expected == retry_after_s(headers)
 
 
+def test_azures_milliseconds_are_read_as_well() -> None:
+    headers = {"x-ms-retry-after-ms": "1500", "retry-after": "2"}
+
+    assert retry_after_s(headers) == 1.5
+    assert retry_after_s({**headers, "retry-after-ms": "1200"}) == 1.2
+
+
 def test_a_date_counts_from_the_providers_own_clock() -> None:
     """A worker whose clock is a year off waits as long as the others."""
     headers = {

@@ -7,6 +7,7 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator
+from statistics import quantiles
 from typing import Any
 
 import asyncpg
@@ -16,7 +17,9 @@ from runward.contracts.budget import Bound, Bucket
 from runward.contracts.errors import StoreUnavailable
 from runward.contracts.steps import Admitted
 from runward.store.pool import Store
-from tests.store_case import Case
+from tests.store_case import Case, tokens
+
+TURNS, STEPS = 16, 50  # of a quiet and of a disturbed measurement each: 800 samples of both
 
 
 @pytest.mark.parametrize(("callers", "most"), [(1, 2.0), (32, 0.5)])
@@ -82,39 +85,109 @@ async def test_batches_over_shared_rows_do_not_deadlock(
 
 
 @contextlib.asynccontextmanager
-async def locked(case: Case, database_url: str) -> AsyncIterator[None]:
-    """Holds the lock of the case's run, as a stuck transaction would."""
+async def holding(database_url: str, statement: str, *values: Any) -> AsyncIterator[None]:
+    """Holds what the statement locks, as a stuck transaction would."""
     connection = await asyncpg.connect(database_url)
     async with connection.transaction():
-        await connection.execute(
-            "select pg_advisory_xact_lock(runward.run_key($1, $2))", case.tenant, case.run
-        )
+        await connection.execute(statement, *values)
         yield
     await connection.close()
 
 
+RUN = "select pg_advisory_xact_lock(runward.run_key($1, $2))"
+BUCKETS = "select from runward.bucket where tenant = $1 and scope_id = $2 for update"
+
+
+async def test_a_locked_item_leaves_its_batch_and_the_rest_goes_on(
+    case: Case, database_url: str
+) -> None:
+    """A run and a bucket of one tenant are locked; its other runs and other tenants see nothing."""
+    await case.started()
+    beside, other = case.another_run(), Case(case.store, case.owner, f"{case.tenant}-other")
+    for each in (beside, other):
+        await each.started()
+    held = await case.admit(case.draft("held", **tokens(case, 5)))
+    drafts = [
+        case.draft("locked"),
+        beside.draft("free"),
+        beside.draft("locked", **tokens(case, 5)),
+        other.draft("free", **tokens(other, 5)),
+    ]
+
+    async with (
+        holding(database_url, RUN, case.tenant, case.run),
+        holding(database_url, BUCKETS, case.tenant, case.user),
+    ):
+        async with Store(database_url) as store:
+            opened = await asyncio.gather(*map(store.steps.open, drafts), return_exceptions=True)
+            lanes = store.steps.opens.own_lanes
+        with pytest.raises(StoreUnavailable):
+            await case.close(held)
+
+    assert [type(answer) for answer in opened] == [StoreUnavailable, Admitted] * 2
+    assert lanes == {case.tenant}
+    assert await case.counters("tokens") == (5, 0, 0)
+    await case.close(held)
+    await case.admit(drafts[0])
+    await beside.admit(drafts[2])
+
+
+async def test_a_lock_that_is_let_go_soon_is_waited_for(case: Case, database_url: str) -> None:
+    await case.started()
+    async with holding(database_url, RUN, case.tenant, case.run):
+        opening = asyncio.create_task(case.open(case.draft()))
+        while case.tenant not in case.store.steps.opens.own_lanes:  # noqa: ASYNC110  nothing says so
+            await asyncio.sleep(0)
+
+    assert await opening == Admitted()
+
+
+async def test_a_locked_run_keeps_no_other_hold_from_being_charged(
+    case: Case, database_url: str
+) -> None:
+    other = case.another_run()
+    for each in (case, other):
+        await each.started()
+        await each.admit(each.draft(hold_ttl_s=0, **tokens(each, 5)))
+
+    async with holding(database_url, RUN, case.tenant, case.run):
+        await case.store.runs.forfeit_expired()
+
+    assert await case.counters("tokens") == (5, 5, 0)
+
+
 async def test_a_locked_tenant_does_not_stall_another(case: Case, database_url: str) -> None:
-    """Bounds are medians and tails of the same loop with and without the locked tenant."""
+    """The p99 of a tenant's steps is at most twice what it is without the locked one.
+
+    The two are measured in turns, so that whatever else this machine does meets both. The locked
+    tenant's callers keep trying all the while.
+    """
     await case.started()
     other = Case(case.store, case.owner, tenant=f"{case.tenant}-other")
     await other.started()
+    took: dict[bool, list[float]] = {True: [], False: []}
 
-    async def steps(label: str) -> list[float]:
-        took = []
-        for turn in range(60):
+    async def steps(turn: int, *, beside: bool) -> None:
+        for n in range(STEPS):
             began = time.perf_counter()
-            draft = await other.admit(other.draft(f"{label}{turn}.tool.0"))
+            draft = await other.admit(other.draft(f"{beside}{turn}.tool.{n}"))
             await other.close(draft)
-            took.append(time.perf_counter() - began)
-        return sorted(took)
+            took[beside].append(time.perf_counter() - began)
 
-    quiet = await steps("a")
-    async with locked(case, database_url):
-        blocked = [asyncio.create_task(case.open(case.draft(f"t{n}.tool.0"))) for n in range(8)]
-        disturbed = await steps("b")
-        results = await asyncio.gather(*blocked, return_exceptions=True)
+    async def blocked(n: int) -> None:
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await case.admit(case.draft(f"t{n}.tool.0"))
+                return
+            await asyncio.sleep(0.05)
 
-    assert all(isinstance(result, StoreUnavailable) for result in results)
-    assert disturbed[len(disturbed) // 2] <= 2 * quiet[len(quiet) // 2]
-    assert disturbed[-1] < 1.0  # far from the 2 s that the locked tenant waits
-    await case.admit(case.draft())
+    for turn in range(TURNS):
+        await steps(turn, beside=False)
+        async with holding(database_url, RUN, case.tenant, case.run):
+            waiting = [asyncio.create_task(blocked(n)) for n in range(8)]
+            await steps(turn, beside=True)
+            assert not any(task.done() for task in waiting)
+        await asyncio.gather(*waiting)
+
+    quiet, beside = (quantiles(took[which], n=100)[98] for which in (False, True))
+    assert beside <= 2 * quiet, f"p99 is {1000 * beside:.1f} ms, without {1000 * quiet:.1f} ms"

@@ -8,12 +8,12 @@ from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 
+from runward.contracts.names import SEARCH_ATTRIBUTES
 from runward.workers import temporal_dev_server
 from runward.workers.child import ChildFailed
 from runward.workers.temporal_binary import find_temporal
 from runward.workers.temporal_dev_server import (
     NAMESPACE,
-    SEARCH_ATTRIBUTES,
     TemporalDevServer,
     TemporalDevServerInUse,
 )

@@ -57,14 +57,18 @@ class UsersConverter(CompositePayloadConverter):
 
 
 class Cards:
-    """Takes money; `charged` is what was taken."""
+    """Takes money; `charged` is what was taken, after as many refusals as were asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, refusals: int = 0) -> None:
         self.charged: list[str] = []
+        self.refusals = refusals
 
     @activity.defn
     async def charge(self, card: str) -> str:
         """Charges a card."""
+        if self.refusals:
+            self.refusals -= 1
+            raise ConnectionError("the bank is away")
         self.charged.append(card)
         return f"charged {card}"
 

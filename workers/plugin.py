@@ -84,7 +84,7 @@ class RunwardPlugin(SimplePlugin):
                 "No database_url names the store, so nothing could be governed",
                 "Pass database_url=, or run it with `runward worker` or `runward dev`",
             )
-        self._check_unlisted(config)
+        self._unlisted(config)
         store = Store(self.database_url, role=WORKER_ROLE)
         assembly = assemble(config["client"], store, self._given)
         config["interceptors"] = [*interceptors, workflow, assembly.governance]
@@ -107,6 +107,10 @@ class RunwardPlugin(SimplePlugin):
         interceptors = list(worker.config(active_config=True).get("interceptors") or ())
         store, assembly = self._mine(interceptors)
         _check_nearest(interceptors, assembly)
+        # Now and not before: plugins behind ours may have added activities.
+        unlisted = self._unlisted(worker.config(active_config=True), assembly.activities)
+        if unlisted:
+            _LOG.info("not governed, passing untouched: %s", ", ".join(unlisted))
         async with store:
             await store.check_schema()
             await assembly.deps.enter()
@@ -131,10 +135,10 @@ class RunwardPlugin(SimplePlugin):
     def _is_governed(self, activity_type: str) -> bool:
         return activity_type in self._given.governed
 
-    def _check_unlisted(self, config: WorkerConfig) -> None:
-        """Lists the activities that pass untouched, or refuses them if asked to."""
+    def _unlisted(self, config: WorkerConfig, ours: Sequence[Callable[..., Any]] = ()) -> list[str]:
+        """Returns the types that pass untouched, or refuses them if asked to."""
         types = (activity._Definition.must_from_callable(one).name or "dynamic"
-                 for one in config.get("activities") or ())  # fmt: skip
+                 for one in config.get("activities") or () if one not in ours)  # fmt: skip
         unlisted = sorted(one for one in types if one not in self._given.governed)
         if unlisted and self._deny_unlisted:
             raise ConfigurationError(
@@ -142,8 +146,7 @@ class RunwardPlugin(SimplePlugin):
                 f"These activities are not governed: {', '.join(unlisted)}",
                 "Add them to govern=, or take them off this worker",
             )
-        if unlisted:
-            _LOG.info("not governed, passing untouched: %s", ", ".join(unlisted))
+        return unlisted
 
 
 def _by_name(agents: Sequence[Agent[Any]]) -> dict[str, Agent[Any]]:
@@ -160,6 +163,12 @@ def _activity_type(tool: Tool) -> str:
             f"govern=[{tool.name}]",
             "It is not an activity",
             "Decorate the function with @activity.defn; tools of agents go into Agent(tools=...)",
+        )
+    if tool.retries:
+        raise ConfigurationError(
+            f"govern=[{tool.name}] with retries={tool.retries}",
+            "Your workflow schedules this activity, and its retry policy retries it",
+            "Set maximum_attempts there",
         )
     return definition.name
 

@@ -16,13 +16,14 @@ from datetime import UTC, datetime, timedelta
 from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
+from runward.client.settings import SWEEP_EVERY_S_DEFAULT
 from runward.contracts.audit import Record
 from runward.contracts.errors import RunwardError
 from runward.contracts.runs import EndState
 from runward.contracts.steps import Closing, Run
 from runward.store.pool import Store
 
-SWEEP_EVERY = timedelta(seconds=60)
+SWEEP_EVERY = timedelta(seconds=SWEEP_EVERY_S_DEFAULT)
 QUIET_FOR = timedelta(seconds=60)  # runs in which an attempt began since then are alive
 JITTER = 0.5  # of the interval, either way: workers that start together do not sweep together
 LOOKS_MAX = 100  # descriptions asked of Temporal in one sweep; the next sweep goes on behind them

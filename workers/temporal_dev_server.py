@@ -15,16 +15,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from runward.client.labels import registered
+from runward.contracts import names
 from runward.workers.child import Child, ChildFailed, ChildOrder, free_port, fresh_log
 from runward.workers.file_lock import FileLock, LockHeld
 
 NAMESPACE = "default"
-SEARCH_ATTRIBUTES = ("RunwardTenant", "RunwardUser", "RunwardAgent", "RunwardState")
 START_S_MAX = 30.0
 STOP_S_MAX = 10.0
 ATTEMPT_S_MAX = 5.0
@@ -158,7 +158,7 @@ class TemporalDevServer:
             words += ["--sqlite-pragma", "synchronous=NORMAL"]
         for value in self._dynamic_config:
             words += ["--dynamic-config-value", value]
-        for name in SEARCH_ATTRIBUTES:
+        for name in names.SEARCH_ATTRIBUTES:
             words += ["--search-attribute", f"{name}=Keyword"]
         return words
 
@@ -179,12 +179,9 @@ class TemporalDevServer:
                 await client.workflow_service.describe_namespace(
                     DescribeNamespaceRequest(namespace=NAMESPACE)
                 )
-                listed = await client.operator_service.list_search_attributes(
-                    ListSearchAttributesRequest(namespace=NAMESPACE)
-                )
+                return await registered(client) is True
         except (RPCError, RuntimeError, TimeoutError):
             return False
-        return set(SEARCH_ATTRIBUTES) <= set(listed.custom_attributes)
 
     async def _stop(self) -> None:
         if self._child is not None:

@@ -20,11 +20,13 @@ from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
-from runward.client.settings import temporal_connection
+from runward.client.data_converter import DATA_CONVERTER
+from runward.client.labels import registered
+from runward.client.settings import SWEEP_EVERY_S_DEFAULT, temporal_connection
+from runward.contracts import names
 from runward.contracts.errors import ConfigurationError
 from runward.store.pool import Store
 from runward.workers.app import load_app
@@ -41,7 +43,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LOG = logging.getLogger("runward.worker")
 
 
-async def run(*, app: str, database_url: str, temporal_address: str, task_queue: str) -> NoReturn:
+async def run(
+    *,
+    app: str,
+    database_url: str,
+    temporal_address: str,
+    task_queue: str,
+    sweep_every_s: float = SWEEP_EVERY_S_DEFAULT,
+) -> NoReturn:
     """Runs the worker until SIGTERM or SIGINT and ends this process.
 
     It ends without the interpreter's own ending, in which native threads of the SDK abort in a few
@@ -59,7 +68,14 @@ async def run(*, app: str, database_url: str, temporal_address: str, task_queue:
             where = client.service_client.config.target_host
             print(f"Worker {client.identity} polls {task_queue!r} at {where} for {app}", flush=True)
 
-        await serve(client, plugin, task_queue=task_queue, stop=stop, on_polling=polls)
+        await serve(
+            client,
+            plugin,
+            task_queue=task_queue,
+            stop=stop,
+            on_polling=polls,
+            sweep_every=timedelta(seconds=sweep_every_s),
+        )
     except BaseException as error:  # noqa: BLE001  whatever it is, nobody above would get it
         leave(told(error))
     leave(0)
@@ -71,7 +87,7 @@ async def connect(plugin: RunwardPlugin, address: str | None = None) -> Client:
     try:
         return await Client.connect(
             **options,
-            data_converter=pydantic_data_converter,
+            data_converter=DATA_CONVERTER,
             plugins=[plugin],
             identity=identity(),
         )
@@ -107,6 +123,7 @@ async def serve(
         beside = [
             asyncio.create_task(Sweeper(store, client, every=sweep_every).run()),
             asyncio.create_task(_tell(client, task_queue, on_polling)),
+            asyncio.create_task(_tell_labels(client)),
         ]
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -181,6 +198,17 @@ async def _drain(worker: Worker, working: asyncio.Task[None], grace: timedelta) 
         await working
     finally:
         shutting.cancel()
+
+
+async def _tell_labels(client: Client) -> None:
+    """Says so where runs will carry a memo, because lists of workflows know none of our labels."""
+    if await registered(client) is False:
+        _LOG.warning(
+            "namespace %r has no search attributes %s (Keyword): runs carry a memo instead. Make"
+            " them with `temporal operator search-attribute create`, then start clients again",
+            client.namespace,
+            ", ".join(names.SEARCH_ATTRIBUTES),
+        )
 
 
 async def _tell(client: Client, task_queue: str, on_polling: Callable[[], None]) -> None:

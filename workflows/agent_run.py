@@ -36,6 +36,7 @@ from runward.contracts.runs import (
 )
 from runward.workflows.conversation import Conversation
 from runward.workflows.payloads import raw, read
+from runward.workflows.shown_state import show_state
 
 MODEL_TIMEOUT = timedelta(minutes=10)
 HEARTBEAT_TIMEOUT = timedelta(seconds=10)
@@ -106,8 +107,14 @@ class AgentRun:
         self._say(f"parked: {outcome.reason}")
         left = None if outcome.until is None else outcome.until - workflow.now()
         if left is None or left > timedelta(0):
-            with suppress(TimeoutError):  # the window turned: the other thing waited for
-                await workflow.wait_condition(lambda: self._raised > seen, timeout=left)
+            show_state("parked")
+            try:
+                with suppress(TimeoutError):  # the window turned: the other thing waited for
+                    await workflow.wait_condition(lambda: self._raised > seen, timeout=left)
+            except asyncio.CancelledError:
+                show_state(None)
+                raise
+            show_state(None)
         self._parked = False
 
     async def _tool(self, talk: Conversation, call: ToolStep) -> AnyOutcome:

@@ -6,7 +6,11 @@ create type runward.draft as (
   workflow_id text, execution_run_id text, attempt int, nonce text, idempotent boolean,
   on_unknown text, arguments text, parent jsonb, opening jsonb, verdict text, reason text,
   approval_id text, approver_role text, approval_ttl_s int, execution_ttl_s int, buckets jsonb,
-  hold_ttl_s int, intent int  -- indexes into the leaves, 0-based within the item
+  hold_ttl_s int, intent int,  -- indexes into the leaves, 0-based within the item
+  -- Filled in by step_open: what it locks for this draft.
+  keys bigint[],  -- of its run, and of rows that do not exist yet
+  ids bigint[],   -- of its buckets in their order
+  touches bigint[]  -- ids of every bucket that it may change
 );
 
 create function runward.refused(p_code text, p_reason text) returns jsonb language sql immutable as $$
@@ -22,6 +26,29 @@ create function runward.asked(a runward.approval) returns jsonb language sql sta
   select jsonb_build_object('a', 'asked', 'id', a.id, 'digest', a.digest, 'kind', a.kind,
                             'title', a.title, 'expires_at', a.expires_at)
 $$;
+
+-- Returns the keys to lock for a draft: its run's, and those of rows that it may have to create.
+create function runward.open_keys(d runward.draft) returns bigint[] language plpgsql stable as $$
+declare
+  o jsonb := d.opening;
+  keys bigint[] := array[runward.run_key(d.tenant, d.run_id)];
+begin
+  if array_position(d.ids, null) is not null then
+    keys := keys || runward.bucket_keys(d.tenant, d.buckets);
+  end if;
+  if o is null then return keys; end if;
+  keys := keys || runward.run_key(d.tenant, 'jti:' || (o ->> 'jti'))
+               || runward.run_key(d.workflow_id, d.execution_run_id);
+  if not exists (select from runward.policy p
+                  where p.tenant = d.tenant and p.hash = o ->> 'policy') then
+    keys := keys || runward.run_key(d.tenant, 'policy:' || (o ->> 'policy'));
+  end if;
+  if not exists (select from runward.agent_snapshot p
+                  where p.tenant = d.tenant and p.hash = o ->> 'agent_digest') then
+    keys := keys || runward.run_key(d.tenant, 'agent:' || (o ->> 'agent_digest'));
+  end if;
+  return keys;
+end $$;
 
 -- Opens the run of a first step, once. Returns null, or a refusal.
 create function runward.open_run(d runward.draft, p_leaves bytea[], p_first int) returns jsonb
@@ -49,6 +76,12 @@ begin
   if found then
     return runward.refused('ticket', 'the execution belongs to another run');
   end if;
+  insert into runward.policy (tenant, hash, body)
+  values (d.tenant, o ->> 'policy', p_leaves[p_first + (o ->> 'policy_body')::int])
+  on conflict do nothing;
+  insert into runward.agent_snapshot (tenant, hash, body)
+  values (d.tenant, o ->> 'agent_digest', p_leaves[p_first + (o ->> 'agent_snapshot')::int])
+  on conflict do nothing;
   insert into runward.execution values
     (d.execution_run_id, d.workflow_id, d.tenant, d.run_id, d.epoch, d.round);
   insert into runward.run (tenant, run_id, workflow_id, user_id, roles, agent, agent_digest, policy,
@@ -146,20 +179,23 @@ begin
   return a;
 end $$;
 
-create function runward.step_idle(d runward.draft, p_lost boolean) returns void language sql as $$
+create function runward.step_idle(d runward.draft, p_lost boolean) returns void
+language plpgsql as $$
+begin
   insert into runward.step as s
     (tenant, run_id, round, epoch, step, digest, kind, name, state, idempotent, lost)
   values (d.tenant, d.run_id, d.round, d.epoch, d.step, d.digest, d.kind, d.name,
           case when p_lost then 'open' else 'idle' end, d.idempotent, p_lost)
   on conflict (tenant, run_id, round, step, epoch) do update set lost = s.lost or p_lost
-  where p_lost and not s.lost
-$$;
+  where p_lost and not s.lost;
+end $$;
 
 -- migrate:down
 drop function runward.step_idle(runward.draft, boolean);
 drop function runward.request_for(runward.draft, text, text, timestamptz, boolean);
 drop function runward.lineage_holds(runward.draft);
 drop function runward.open_run(runward.draft, bytea[], int);
+drop function runward.open_keys(runward.draft);
 drop function runward.asked(runward.approval);
 drop function runward.settled(text, text);
 drop function runward.refused(text, text);

@@ -1,6 +1,7 @@
 -- migrate:up
 create function runward.step_open_one(d runward.draft, p_leaves bytea[], p_first int,
-                                      p_now timestamptz, out answer jsonb, out outcome bytea)
+                                      p_now timestamptz, inout l runward.ledger,
+                                      out answer jsonb, out outcome bytea)
 language plpgsql as $$
 declare
   r runward.run;
@@ -95,6 +96,7 @@ begin
   -- 5. An attempt that died inside: its hold is charged, and its effect is unknown.
   dead := coalesce(s.state = 'open', false);
   if dead then
+    l := runward.write_reserved(l);  -- the dead attempt may stand in this very batch
     perform runward.resolve_hold(s.tenant, s.nonce, 'F', null);
     update runward.step t set lost = true where t.tenant = s.tenant and t.run_id = s.run_id
        and t.round = s.round and t.step = s.step and t.epoch = s.epoch and not t.lost;
@@ -141,7 +143,8 @@ begin
 
   -- 7. Budget: all or nothing. A refused hold consumes no approval.
   if answer is null then
-    select * into held from runward.reserve(d.tenant, d.buckets, p_now);
+    held := runward.reserve(d.tenant, d.buckets, d.ids, l);
+    l := held.l;
     answer := held.short;
   end if;
   if answer is not null then
@@ -164,55 +167,80 @@ begin
          idempotent = d.idempotent, lost = false, opened_at = p_now;
   insert into runward.hold
     (tenant, nonce, run_id, round, epoch, step, buckets, dimensions, amounts, state, expires_at)
-  values (d.tenant, d.nonce, d.run_id, d.round, d.epoch, d.step, held.ids, held.dimensions,
+  values (d.tenant, d.nonce, d.run_id, d.round, d.epoch, d.step, d.ids, held.dimensions,
           held.amounts, 'H', p_now + make_interval(secs => d.hold_ttl_s));
   perform runward.record(d.tenant, 'intent', d.run_id, d.step, p_leaves[p_first + d.intent]);
   answer := '{"a": "admitted"}';
 end $$;
 
--- One commit for a whole batch. Leaves of item n begin at p_firsts[n] (1-based).
+-- Returns the ids of the buckets that attempts which died inside this step still hold; one of an
+-- earlier epoch may be among them.
+create function runward.dead_buckets(d runward.draft) returns bigint[] language plpgsql stable as $$
+begin
+  return array(
+    select b from runward.step s
+      join runward.hold h on h.tenant = s.tenant and h.nonce = s.nonce and h.state = 'H'
+     cross join unnest(h.buckets) b
+     where s.tenant = d.tenant and s.run_id = d.run_id and s.round = d.round and s.step = d.step
+       and s.epoch <= d.epoch and s.state = 'open');
+end $$;
+
+-- One commit for a whole batch. Leaves of item n begin at p_firsts[n] (1-based). An item whose locks
+-- were not free within p_wait_ms changes nothing and is answered with 'locked'.
 create function runward.step_open(p_items jsonb, p_leaves bytea[], p_firsts int[], p_wait_ms int)
 returns table (answer jsonb, outcome bytea)
 language plpgsql security definer set search_path = runward, pg_catalog, pg_temp as $$
 declare
-  i record;
-  moment timestamptz;
+  -- Windows are those of the beginning: however long we wait, no bucket is new to us afterwards.
+  began timestamptz := clock_timestamp();
+  until timestamptz := began + make_interval(secs => p_wait_ms / 1000.0);
+  drafts runward.draft[] := array(
+    select d from jsonb_populate_recordset(null::runward.draft, p_items) d);
+  d runward.draft;
+  keys bigint[] := '{}';
+  stuck bigint[];
+  tenants text[] := '{}';
+  ids bigint[] := '{}';
+  l runward.ledger;
+  one record;
 begin
-  perform set_config('lock_timeout', p_wait_ms::text, true);
-  perform runward.lock_keys(array(
-    select runward.run_key(e ->> 'tenant', e ->> 'run_id') from jsonb_array_elements(p_items) e
-    union all
-    select k from jsonb_array_elements(p_items) e,
-      unnest(array[runward.run_key(e ->> 'tenant', 'jti:' || (e #>> '{opening,jti}')),
-                   runward.run_key(e ->> 'workflow_id', e ->> 'execution_run_id')]) k
-     where e ? 'opening'));
-  insert into runward.policy (tenant, hash, body)
-  select distinct on (1, 2) e.value ->> 'tenant', e.value #>> '{opening,policy}',
-         p_leaves[p_firsts[e.ordinality] + (e.value #>> '{opening,policy_body}')::int]
-    from jsonb_array_elements(p_items) with ordinality e
-   where e.value ? 'opening' and not exists (
-     select from runward.policy p where p.tenant = e.value ->> 'tenant'
-        and p.hash = e.value #>> '{opening,policy}')
-   order by 1, 2 on conflict do nothing;
-  insert into runward.agent_snapshot (tenant, hash, body)
-  select distinct on (1, 2) e.value ->> 'tenant', e.value #>> '{opening,agent_digest}',
-         p_leaves[p_firsts[e.ordinality] + (e.value #>> '{opening,agent_snapshot}')::int]
-    from jsonb_array_elements(p_items) with ordinality e
-   where e.value ? 'opening' and not exists (
-     select from runward.agent_snapshot p where p.tenant = e.value ->> 'tenant'
-        and p.hash = e.value #>> '{opening,agent_digest}')
-   order by 1, 2 on conflict do nothing;
-  -- After the waiting, so that a window that turned meanwhile is the new one.
-  moment := clock_timestamp();
-  perform runward.lock_open_buckets(p_items, moment);
-  for i in select * from jsonb_array_elements(p_items) with ordinality e(item, n) order by n loop
-    select o.answer, o.outcome into answer, outcome
-      from runward.step_open_one(jsonb_populate_record(null::runward.draft, i.item), p_leaves,
-                                 p_firsts[i.n], moment) o;
+  perform runward.may_wait(until);
+  for n in 1 .. cardinality(drafts) loop
+    d := drafts[n];
+    d.ids := runward.bucket_ids(d.tenant, d.buckets, began);
+    d.keys := runward.open_keys(d);
+    drafts[n] := d;
+    keys := keys || d.keys;
+  end loop;
+  stuck := runward.lock_keys(keys, until);
+  for n in 1 .. cardinality(drafts) loop
+    d := drafts[n];
+    continue when d.keys && stuck;
+    if array_position(d.ids, null) is not null then
+      perform runward.create_buckets(d.tenant, d.buckets, began);
+      d.ids := runward.bucket_ids(d.tenant, d.buckets, began);
+    end if;
+    d.touches := d.ids || runward.dead_buckets(d);
+    drafts[n] := d;
+    tenants := tenants || array_fill(d.tenant, array[cardinality(d.touches)]);
+    ids := ids || d.touches;
+  end loop;
+  select b.tenants, b.ids, array_fill(0, array[cardinality(b.ids)])
+    into l from runward.lock_buckets(tenants, ids, until) b;
+  for n in 1 .. cardinality(drafts) loop
+    d := drafts[n];
+    if d.keys && stuck or not d.touches <@ l.ids then
+      answer := '{"a": "locked"}'; outcome := null;
+    else
+      one := runward.step_open_one(d, p_leaves, p_firsts[n], clock_timestamp(), l);
+      l := one.l; answer := one.answer; outcome := one.outcome;
+    end if;
     return next;
   end loop;
+  perform runward.write_reserved(l);
 end $$;
 
 -- migrate:down
 drop function runward.step_open(jsonb, bytea[], int[], int);
-drop function runward.step_open_one(runward.draft, bytea[], int, timestamptz);
+drop function runward.dead_buckets(runward.draft);
+drop function runward.step_open_one(runward.draft, bytea[], int, timestamptz, runward.ledger);

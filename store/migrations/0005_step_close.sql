@@ -4,7 +4,8 @@
 create type runward.ending as (
   tenant text, run_id text, step text, epoch int, round int, nonce text, attempt int, state text,
   outcome int, record int, resolution text, actual jsonb, head text, message text, grants text[],
-  transcript jsonb, content int, closing jsonb
+  transcript jsonb, content int, closing jsonb,
+  keys bigint[], touches bigint[]  -- filled in by step_close: what it locks; ids of buckets
 );
 
 -- Ends a run unless it has ended; its open requests become void. Returns the state it is in.
@@ -28,10 +29,12 @@ begin
 end $$;
 
 create function runward.step_close_one(c runward.ending, p_blobs bytea[], p_first int,
-                                       out outcome bytea, out late boolean)
+                                       out outcome bytea, out late boolean,
+                                       out charges runward.charge[])
 language plpgsql as $$
 declare
   s runward.step;
+  h runward.hold;
   admitted boolean;  -- this attempt has a hold, resolved or not
   fresh boolean;     -- this close has not been here before
   mine boolean;
@@ -40,10 +43,14 @@ declare
 begin
   select * into s from runward.step t where t.tenant = c.tenant and t.run_id = c.run_id
      and t.round = c.round and t.step = c.step and t.epoch = c.epoch;
-  admitted := exists (select from runward.hold h where h.tenant = c.tenant and h.nonce = c.nonce
-    and h.run_id = c.run_id and h.round = c.round and h.epoch = c.epoch and h.step = c.step);
-  fresh := admitted and runward.resolve_hold(c.tenant, c.nonce, case c.resolution
-    when 'settle' then 'S' when 'release' then 'R' when 'forfeit' then 'F' end, c.actual);
+  select * into h from runward.hold t where t.tenant = c.tenant and t.nonce = c.nonce
+     and t.run_id = c.run_id and t.round = c.round and t.epoch = c.epoch and t.step = c.step;
+  admitted := found;
+  if admitted then
+    charges := runward.end_hold(h, case c.resolution
+      when 'settle' then 'S' when 'release' then 'R' when 'forfeit' then 'F' end, c.actual);
+  end if;
+  fresh := charges is not null;
   late := false;
   if s.outcome is not null then
     outcome := s.outcome;
@@ -85,12 +92,18 @@ begin
     update runward.approval t set state = 'void' where t.tenant = c.tenant and t.run_id = c.run_id
        and t.step = c.step and t.round = c.round and t.epoch = c.epoch and t.state = 'pending';
   end if;
-  insert into runward.transcript (tenant, run_id, head, previous, digest, content, prefix_bytes)
-  select c.tenant, c.run_id, t.head, t.previous, t.digest, p_blobs[p_first + t.content],
-         t.prefix_bytes
-    from jsonb_to_recordset(c.transcript)
-      t(head text, previous text, digest text, content int, prefix_bytes bigint)
-  on conflict do nothing;
+  if c.content is not null then
+    insert into runward.content (tenant, digest, content)
+    values (c.tenant, c.message, p_blobs[p_first + c.content]) on conflict do nothing;
+  end if;
+  if c.transcript <> '[]' then
+    insert into runward.transcript (tenant, run_id, head, previous, digest, content, prefix_bytes)
+    select c.tenant, c.run_id, t.head, t.previous, t.digest, p_blobs[p_first + t.content],
+           t.prefix_bytes
+      from jsonb_to_recordset(c.transcript)
+        t(head text, previous text, digest text, content int, prefix_bytes bigint)
+    on conflict do nothing;
+  end if;
   perform runward.record(c.tenant, 'outcome', c.run_id, c.step, leaf);
   outcome := given;
   if c.closing is not null then
@@ -100,41 +113,69 @@ begin
   end if;
 end $$;
 
+-- Returns the keys to lock for a close: its run's, and that of content which is new.
+create function runward.close_keys(c runward.ending) returns bigint[] language plpgsql stable as $$
+declare
+  keys bigint[] := array[runward.run_key(c.tenant, c.run_id)];
+begin
+  if c.content is not null and not exists (
+    select from runward.content t where t.tenant = c.tenant and t.digest = c.message) then
+    keys := keys || runward.run_key(c.tenant, 'content:' || c.message);
+  end if;
+  return keys;
+end $$;
+
+-- One commit for a whole batch, as step_open. `late` is null for an item whose locks were not free.
 create function runward.step_close(p_items jsonb, p_blobs bytea[], p_firsts int[], p_wait_ms int)
 returns table (outcome bytea, late boolean)
 language plpgsql security definer set search_path = runward, pg_catalog, pg_temp as $$
 declare
-  i record;
-  tenants text[];
-  ids bigint[];
+  until timestamptz := clock_timestamp() + make_interval(secs => p_wait_ms / 1000.0);
+  endings runward.ending[] := array(
+    select c from jsonb_populate_recordset(null::runward.ending, p_items) c);
+  c runward.ending;
+  keys bigint[] := '{}';
+  stuck bigint[];
+  tenants text[] := '{}';
+  ids bigint[] := '{}';
+  charges runward.charge[] := '{}';
+  one record;
 begin
-  perform set_config('lock_timeout', p_wait_ms::text, true);
-  perform runward.lock_keys(array(
-    select runward.run_key(e ->> 'tenant', e ->> 'run_id') from jsonb_array_elements(p_items) e));
-  insert into runward.content (tenant, digest, content)
-  select distinct on (1, 2) e.value ->> 'tenant', e.value ->> 'message',
-         p_blobs[p_firsts[e.ordinality] + (e.value ->> 'content')::int]
-    from jsonb_array_elements(p_items) with ordinality e
-   where e.value ? 'content' and not exists (
-     select from runward.content t where t.tenant = e.value ->> 'tenant'
-        and t.digest = e.value ->> 'message')
-   order by 1, 2 on conflict do nothing;
-  select array_agg(h.tenant), array_agg(u.id) into tenants, ids
-    from jsonb_array_elements(p_items) e
-    join runward.hold h on h.tenant = e ->> 'tenant' and h.nonce = e ->> 'nonce'
-     and h.run_id = e ->> 'run_id'
-   cross join unnest(h.buckets) u(id);
-  perform runward.lock_buckets(tenants, ids);
-  for i in select * from jsonb_array_elements(p_items) with ordinality e(item, n) order by n loop
-    select o.outcome, o.late into outcome, late
-      from runward.step_close_one(jsonb_populate_record(null::runward.ending, i.item), p_blobs,
-                                  p_firsts[i.n]) o;
+  perform runward.may_wait(until);
+  for n in 1 .. cardinality(endings) loop
+    c := endings[n];
+    c.keys := runward.close_keys(c);
+    endings[n] := c;
+    keys := keys || c.keys;
+  end loop;
+  stuck := runward.lock_keys(keys, until);
+  for n in 1 .. cardinality(endings) loop
+    c := endings[n];
+    continue when c.keys && stuck;
+    select h.buckets into c.touches from runward.hold h
+     where h.tenant = c.tenant and h.nonce = c.nonce and h.run_id = c.run_id;
+    continue when not found;
+    endings[n] := c;
+    tenants := tenants || array_fill(c.tenant, array[cardinality(c.touches)]);
+    ids := ids || c.touches;
+  end loop;
+  ids := (runward.lock_buckets(tenants, ids, until)).ids;
+  for n in 1 .. cardinality(endings) loop
+    c := endings[n];
+    if c.keys && stuck or not coalesce(c.touches <@ ids, true) then
+      outcome := null; late := null;
+    else
+      one := runward.step_close_one(c, p_blobs, p_firsts[n]);
+      outcome := one.outcome; late := one.late; charges := charges || one.charges;
+    end if;
     return next;
   end loop;
+  perform runward.write_charges(charges);
 end $$;
 
 -- migrate:down
 drop function runward.step_close(jsonb, bytea[], int[], int);
+drop function runward.close_keys(runward.ending);
 drop function runward.step_close_one(runward.ending, bytea[], int);
 drop function runward.end_run(text, text, text, text, text, bytea);
 drop type runward.ending;

@@ -14,7 +14,7 @@ begin
   select * into origin from runward.execution
    where run_id = p_first and workflow_id = p_workflow and first_run_id = p_first;
   if not found then return null; end if;
-  perform runward.lock_keys(array[runward.run_key(origin.tenant, p_first)]);
+  perform pg_advisory_xact_lock(runward.run_key(origin.tenant, p_first));
   if exists (select from runward.execution
               where run_id = p_execution and workflow_id = p_workflow) then
     return origin.tenant;
@@ -46,7 +46,7 @@ set lock_timeout = '2s' as $$
 declare
   r runward.run;
 begin
-  perform runward.lock_keys(array[runward.run_key(p_tenant, p_run)]);
+  perform pg_advisory_xact_lock(runward.run_key(p_tenant, p_run));
   select * into r from runward.run where tenant = p_tenant and run_id = p_run;
   if not found or (r.round, r.epoch) <> (p_round, p_epoch) then return r.state; end if;
   return runward.end_run(p_tenant, p_run, p_state, p_reason, p_result, p_record);
@@ -67,7 +67,7 @@ begin
   if 'done' in (p_acted.state, p_idle.state) then
     raise exception 'resolving proves no success' using errcode = '22023';
   end if;
-  perform runward.lock_keys(array[runward.run_key(p_tenant, p_run)]);
+  perform pg_advisory_xact_lock(runward.run_key(p_tenant, p_run));
   select * into s from runward.step t where t.tenant = p_tenant and t.run_id = p_run
      and t.round = p_round and t.step = p_step and t.epoch = p_epoch;
   if s.outcome is not null then
@@ -78,8 +78,9 @@ begin
   if s.state = 'open' then
     e := p_acted;
     select * into h from runward.hold t where t.tenant = p_tenant and t.nonce = s.nonce;
+    -- What it cannot lock, the charge waits for once more and then fails.
     perform runward.lock_buckets(array_fill(p_tenant, array[coalesce(cardinality(h.buckets), 0)]),
-                                 h.buckets);
+                                 h.buckets, clock_timestamp() + interval '2 s');
     perform runward.resolve_hold(p_tenant, s.nonce, 'F', null);
   end if;
   state := e.state; outcome := p_blobs[e.outcome];
@@ -96,33 +97,33 @@ begin
 end $$;
 
 -- Charges holds whose time is over: without proof that nothing was billed, they are not given back.
+-- Those that somebody else has locked are left to the next call.
 create function runward.forfeit_expired(p_max int) returns int
-language plpgsql security definer set search_path = runward, pg_catalog, pg_temp
-set lock_timeout = '2s' as $$
+language plpgsql security definer set search_path = runward, pg_catalog, pg_temp as $$
 declare
-  tenants text[];
-  nonces text[];
-  runs text[];
+  until timestamptz := clock_timestamp() + interval '2 s';
+  h runward.hold;
+  expired runward.hold[] := array(
+    select t from runward.hold t where t.state = 'H' and t.expires_at < clock_timestamp()
+     order by t.expires_at limit p_max);
+  stuck bigint[];
+  ours bigint[];
   moved int := 0;
 begin
-  select array_agg(h.tenant), array_agg(h.nonce), array_agg(h.run_id) into tenants, nonces, runs
-    from (select * from runward.hold where state = 'H' and expires_at < clock_timestamp()
-           order by expires_at limit p_max) h;
-  perform runward.lock_keys(array(
-    select runward.run_key(u.tenant, u.run) from unnest(tenants, runs) u(tenant, run)));
-  perform runward.lock_buckets(
-    array(select h.tenant from unnest(tenants, nonces) u(tenant, nonce)
-          join runward.hold h using (tenant, nonce) cross join unnest(h.buckets) with ordinality b
-         order by h.tenant, h.nonce, b.ordinality),
-    array(select b.b from unnest(tenants, nonces) u(tenant, nonce)
-          join runward.hold h using (tenant, nonce)
-         cross join unnest(h.buckets) with ordinality b(b, ordinality)
-         order by h.tenant, h.nonce, b.ordinality));
-  for n in 1 .. coalesce(cardinality(nonces), 0) loop
+  stuck := runward.lock_keys(
+    array(select runward.run_key(u.tenant, u.run_id) from unnest(expired) u), until);
+  expired := array(
+    select u from unnest(expired) u where runward.run_key(u.tenant, u.run_id) <> all(stuck));
+  ours := (runward.lock_buckets(
+    array(select u.tenant from unnest(expired) u cross join unnest(u.buckets) with ordinality b
+           order by u.tenant, u.nonce, b.ordinality),
+    array(select b.b from unnest(expired) u cross join unnest(u.buckets) with ordinality b
+           order by u.tenant, u.nonce, b.ordinality), until)).ids;
+  foreach h in array expired loop
     -- Settled while we waited? Then resolve_hold changes nothing.
-    if exists (select from runward.hold h where h.tenant = tenants[n] and h.nonce = nonces[n]
-                  and h.state = 'H') then
-      moved := moved + runward.resolve_hold(tenants[n], nonces[n], 'F', null)::int;
+    if h.buckets <@ ours and exists (select from runward.hold t where t.tenant = h.tenant
+                                        and t.nonce = h.nonce and t.state = 'H') then
+      moved := moved + runward.resolve_hold(h.tenant, h.nonce, 'F', null)::int;
     end if;
   end loop;
   return moved;

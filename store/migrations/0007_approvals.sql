@@ -20,7 +20,7 @@ begin
     return;
   end if;
   -- The run's lock covers its requests; then read again what may have changed meanwhile.
-  perform runward.lock_keys(array[runward.run_key(p_tenant, a.run_id)]);
+  perform pg_advisory_xact_lock(runward.run_key(p_tenant, a.run_id));
   select * into strict a from runward.approval t where t.tenant = p_tenant and t.id = p_id;
   if a.state = 'pending' and clock_timestamp() > a.expires_at then
     update runward.approval t set state = 'expired' where t.tenant = p_tenant and t.id = p_id;

