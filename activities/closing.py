@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from pydantic import ValidationError
 from temporalio import activity
 from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
 
 from runward.activities.transcripts import Transcripts
 from runward.contracts import names
 from runward.contracts.audit import Record
+from runward.contracts.errors import REFUSED
 from runward.contracts.runs import CloseResult, CloseStep
 from runward.contracts.steps import Closing, Run
 from runward.store.pool import Store
@@ -26,7 +29,12 @@ class ClosingRuns:
     @activity.defn(name=names.CLOSE_RUN)
     async def close(self, given: RawValue) -> RawValue:
         """Returns how the run ended: as asked, or as it had ended before."""
-        step, info = read(CloseStep, given), activity.info()
+        try:
+            step = read(CloseStep, given)
+        except ValidationError as error:
+            text = "refused: the input is no end that a run may have"
+            raise ApplicationError(text, type=REFUSED, non_retryable=True) from error
+        info = activity.info()
         assert info.workflow_id is not None, "run.close is scheduled by workflows only"
         assert info.workflow_run_id is not None, "an activity of a workflow has its run id"
         run = await self._store.runs.find(info.workflow_id, info.workflow_run_id)

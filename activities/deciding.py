@@ -6,10 +6,11 @@ from temporalio import activity
 from temporalio.common import RawValue
 
 from runward.contracts import names
-from runward.contracts.approvals import Decision, DecisionResult
+from runward.contracts.approvals import Approval, Decision, DecisionResult
 from runward.contracts.audit import Record
 from runward.contracts.errors import TicketRefused
 from runward.contracts.identity import Ticket, key_id, verify
+from runward.contracts.steps import Run
 from runward.store.pool import Store
 from runward.workflows.payloads import raw, read
 
@@ -30,6 +31,10 @@ class Deciding:
             # The request stays pending: an unproven decision decides nothing.
             return raw(DecisionResult(accepted=False, state="pending", reason=str(error)))
         who = ticket.principal
+        asked = await self._store.approvals.get(who.tenant, decision.approval_id)
+        if asked is None:
+            return raw(DecisionResult(accepted=False, state="void", reason="unknown request"))
+        run = await self._store.runs.find(asked.workflow_id, asked.run_id)
         assert ticket.decision is not None, "a decide ticket without a word was refused"
         result = await self._store.approvals.decide(
             tenant=who.tenant,
@@ -39,7 +44,7 @@ class Deciding:
             by_user=who.user,
             roles=who.roles,
             reason=decision.reason,
-            record=_record(ticket, decision).leaf,
+            record=_record(ticket, asked, run).leaf,
         )
         return raw(result)
 
@@ -54,21 +59,22 @@ class Deciding:
         return ticket
 
 
-def _record(ticket: Ticket, decision: Decision) -> Record:
+def _record(ticket: Ticket, asked: Approval, run: Run | None) -> Record:
+    """Returns the record; what was decided upon comes from its row, not from who scheduled this."""
     info = activity.info()
     return Record(
         kind="approval",
         tenant=ticket.principal.tenant,
         user=ticket.principal.user,
-        session="",
-        run=info.workflow_run_id or "",
-        workflow=info.workflow_id or "",
-        step="",
+        session="" if run is None else run.session,
+        run=asked.run_id,
+        workflow=asked.workflow_id,
+        step=asked.step,
         attempt=info.attempt,
         actor=f"user:{ticket.jti}",
-        agent="",
+        agent="" if run is None else run.agent,
         action=f"approval.{ticket.decision}",
         digest=ticket.digest,
         at=info.scheduled_time,
-        outcome=decision.approval_id,
+        outcome=asked.id,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from cachetools import LRUCache
 from temporalio import activity
@@ -13,7 +13,7 @@ from temporalio.common import RawValue
 
 from runward.activities.provider_answers import received
 from runward.activities.providers import Providers
-from runward.activities.transcripts import Loaded, Messages, Transcripts, rows
+from runward.activities.transcripts import Loaded, Messages, Transcripts, rows, written
 from runward.contracts import names
 from runward.contracts.agents import Agent
 from runward.contracts.budget import Bound
@@ -88,7 +88,6 @@ class ModelCall:
         problem = "" if price is not None else f"price_unknown: {agent.model}"
         price = price or Price(0, 0, 0, 0, "none")
         loaded = await self._transcripts.load(run, step)
-        request = _request(agent, loaded.messages)
         tokens_in = _input_bound(agent, loaded)
         return Facts(
             kind="model",
@@ -105,7 +104,7 @@ class ModelCall:
                 cost=price.bound(tokens_in, agent.max_output_tokens),
             ),
             output_price=price.output,
-            prepared=(request, price, loaded),
+            prepared=_Prepared(step, loaded, loaded.messages, price),
             problem=problem,
         )
 
@@ -113,10 +112,10 @@ class ModelCall:
     async def call_model(self, given: RawValue) -> ModelResponse:
         """Returns the provider's answer to the request that was judged and paid for."""
         step = CURRENT.get()
-        request: ModelRequest = step.facts.prepared[0]
+        prepared: _Prepared = step.facts.prepared
         agent = step.facts.agent
         assert agent is not None, "a model step without an agent is denied before its body"
-        asked = replace(request, max_output_tokens=step.output_tokens, idempotency_key=step.key)
+        asked = _request(agent, prepared.messages, step.output_tokens, step.key)
         try:
             answer = await self._providers.get(agent.provider).call(asked)
             return _metered(received(answer, asked), step)
@@ -144,16 +143,16 @@ class ModelCall:
         if not isinstance(result, ModelResponse):
             return Ended(result, Bound())  # denied, failed or unknown: there is no message
         response = result
-        request, price, loaded = facts.prepared
-        step, agent = _step(call), facts.agent
+        step, loaded, messages, price = facts.prepared
+        agent = facts.agent
         assert agent is not None, "a model step without an agent is denied before its body"
         message, used, cost = response.message, response.usage, price.cost(response.usage)
-        made = rows(step.head, loaded.prefix_bytes, (*loaded.new, message))
+        made = rows(step.head, loaded.prefix_bytes, (*loaded.new, written(message)))
         last = made[-1]
         reason = NO_ANSWER.get(response.stop) or _too_large(last.content)
         if reason:  # billed like any answer, but nothing that a run may go on with
             return Ended(Failed(reason=reason), _actual(used, cost))
-        self._transcripts.remember(run, (*request.messages, message), last.head, last.prefix_bytes)
+        self._transcripts.remember(run, (*messages, message), last.head, last.prefix_bytes)
         done = ModelDone(
             usage=(used.input, used.cache_read, used.cache_write, used.output),
             cost=cost,
@@ -173,6 +172,15 @@ class ModelCall:
         )
 
 
+class _Prepared(NamedTuple):
+    """What `facts` had to find out, for the body and the end."""
+
+    step: ModelStep
+    loaded: Loaded
+    messages: Messages  # the whole conversation
+    price: Price
+
+
 def _step(call: Call) -> ModelStep:
     """Returns the input. Its place is the activity's id: lineage and digest are judged by it."""
     step = ModelStep.model_validate_json(call.args[0])
@@ -190,14 +198,14 @@ def _parent(step: ModelStep) -> Parent:
     return Parent(model=f"t{last}.model", head=step.head, messages=tools)
 
 
-def _request(agent: Agent[Any], messages: Messages) -> ModelRequest:
+def _request(agent: Agent[Any], messages: Messages, output_max: int, key: str) -> ModelRequest:
     return ModelRequest(
         model=agent.model.partition(":")[2],
         instructions=agent.instructions,
         messages=messages,
         tools=_told(agent).tools,
-        max_output_tokens=agent.max_output_tokens,
-        idempotency_key="",
+        max_output_tokens=output_max,
+        idempotency_key=key,
     )
 
 
@@ -229,7 +237,7 @@ def _metered(response: ModelResponse, step: Step) -> ModelResponse:
     """
     if response.metered:
         return response
-    price: Price = step.facts.prepared[1]
+    price: Price = step.facts.prepared.price
     tokens_in, out = step.facts.bound.input_tokens, step.output_tokens
     if price.cache_write > price.input:
         return replace(response, usage=Usage(cache_write=tokens_in, output=out))

@@ -12,10 +12,10 @@ from pydantic_core import to_json
 from temporalio import activity
 from temporalio.common import RawValue
 
-from runward.activities.transcripts import Transcripts
+from runward.activities.transcripts import Transcripts, written
 from runward.contracts import names
 from runward.contracts.agents import Agent
-from runward.contracts.budget import Bound
+from runward.contracts.budget import NOTHING
 from runward.contracts.encoding import clean, digest
 from runward.contracts.outcomes import (
     MESSAGE_INLINE_BYTES_MAX,
@@ -37,7 +37,6 @@ from runward.contracts.shapes import (
 )
 from runward.contracts.steps import Parent, Run
 from runward.contracts.tools import Tool, ToolContext
-from runward.contracts.transcript import encode_message
 
 DepsOf = Callable[[], Any]
 
@@ -94,7 +93,8 @@ class ToolCalls:
             approver_role=None if agent is None else agent.approver_role,
             arguments=arguments,
             parent=Parent(model=f"t{step.turn}.model", index=step.index),
-            bound=Bound(),
+            bound=NOTHING,
+            prepared=step,
             problem="" if tool is not None else f"{step.name}: no such tool",
         )
 
@@ -113,7 +113,7 @@ class ToolCalls:
             step=step.call.step,
             idempotency_key=step.key,
             deps=self._deps_of(),
-            heartbeat=activity.heartbeat,
+            heartbeat=_heartbeat(asyncio.get_running_loop()),
         )
         given = {name: getattr(arguments, name) for name in type(arguments).model_fields}
         try:
@@ -128,17 +128,16 @@ class ToolCalls:
 
     def ended(self, run: Run, call: Call, facts: Facts, result: Any) -> Ended:
         """Returns the outcome, with a long text by reference."""
-        step = ToolStep.model_validate_json(call.args[0])
+        step: ToolStep = facts.prepared
         message = tool_message(step.call_id, step.name, result)
-        content = encode_message(message)
-        name = digest(content)
-        self._transcripts.remember(run, (message,), name, len(content))
-        if isinstance(result, ToolDone) and len(content) > MESSAGE_INLINE_BYTES_MAX:
-            ref = Ref(digest=name, size=len(content),
+        one = written(message)
+        self._transcripts.keep(run, one)
+        if isinstance(result, ToolDone) and len(one.content) > MESSAGE_INLINE_BYTES_MAX:
+            ref = Ref(digest=one.digest, size=len(one.content),
                       preview=message.text[:PREVIEW_CHARS])  # fmt: skip
             short = ToolDone(ref=ref, is_error=result.is_error)
-            return Ended(short, Bound(), message=ref.digest, content=content)
-        return Ended(result, Bound(), message=name)
+            return Ended(short, NOTHING, message=one.digest, content=one.content)
+        return Ended(result, NOTHING, message=one.digest)
 
 
 def _raised(tool: Tool, error: Exception) -> BodyFailed:
@@ -147,6 +146,15 @@ def _raised(tool: Tool, error: Exception) -> BodyFailed:
     activity.logger.warning("tool %s raised %s", tool.name, kind)
     reason = clean(f"{tool.name}: {kind}: {error}".rstrip(": "))[:REASON_CHARS_MAX]
     return BodyFailed(reason, retryable=False, unbilled=False)
+
+
+def _heartbeat(loop: asyncio.AbstractEventLoop) -> Callable[..., None]:
+    """Returns a heartbeat for any thread: where a sync tool runs there is no loop."""
+
+    def beat(*details: Any) -> None:
+        loop.call_soon_threadsafe(activity.heartbeat, *details)
+
+    return beat
 
 
 async def _call(tool: Tool, context: ToolContext[Any], given: dict[str, Any]) -> Any:

@@ -6,7 +6,7 @@ Whatever the source, the messages must hash to the head that the step names; els
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cachetools import LRUCache
 
@@ -40,24 +40,30 @@ Messages = tuple[Message, ...]
 History = Callable[[Run], Awaitable[Sequence[tuple[str, bytes, bytes]]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Written(NamedTuple):
+    """A message as it is hashed and stored: encoded once, by whoever had it first."""
+
+    message: Message
+    content: bytes
+    digest: str
+
+
+class Loaded(NamedTuple):
     """A conversation as a model step names it: a prefix, and what is new since its head."""
 
     prefix: Messages
     prefix_bytes: int  # counted once, when the prefix was made or read: a run has many steps
-    new: Messages
-    new_bytes: int
+    new: tuple[Written, ...]
 
     @property
     def messages(self) -> Messages:
         """Returns the whole conversation."""
-        return (*self.prefix, *self.new)
+        return (*self.prefix, *[one.message for one in self.new])
 
     @property
     def bytes(self) -> int:
         """Returns the bytes of the whole conversation."""
-        return self.prefix_bytes + self.new_bytes
+        return self.prefix_bytes + sum([len(one.content) for one in self.new])
 
 
 class Transcripts:
@@ -66,42 +72,52 @@ class Transcripts:
     def __init__(self, store: Store, history: History) -> None:
         self._store = store
         self._history = history
-        self._cache: LRUCache[tuple[str, str], tuple[Messages, int]] = LRUCache(
-            CACHED_BYTES_MAX, getsizeof=lambda entry: entry[1] + 256
+        self._prefixes: LRUCache[tuple[str, str], tuple[Messages, int]] = LRUCache(
+            CACHED_BYTES_MAX // 2, getsizeof=lambda entry: entry[1] + 256
+        )
+        self._single: LRUCache[tuple[str, str], Written] = LRUCache(
+            CACHED_BYTES_MAX // 2, getsizeof=lambda entry: 2 * len(entry.content) + 256
         )
 
-    def remember(self, run: Run, messages: Messages, name: str, size: int) -> None:
-        """Keeps a conversation under its head, or one message under its digest."""
+    def remember(self, run: Run, messages: Messages, head: str, size: int) -> None:
+        """Keeps a conversation under its head."""
         if size < CACHED_BYTES_MAX // 4:
-            self._cache[(run.run_id, name)] = (messages, size)
+            self._prefixes[(run.run_id, head)] = (messages, size)
+
+    def keep(self, run: Run, one: Written) -> None:
+        """Keeps one message under its digest, for the model step that names it."""
+        if len(one.content) < CACHED_BYTES_MAX // 8:
+            self._single[(run.run_id, one.digest)] = one
 
     def forget(self) -> None:
-        """Empties the cache; the store and Temporal still know everything."""
-        self._cache.clear()
+        """Empties the caches; the store and Temporal still know everything."""
+        self._prefixes.clear()
+        self._single.clear()
 
     async def load(self, run: Run, step: ModelStep) -> Loaded:
         """Returns all messages that the step names. Errors: Later where no source has them."""
         if step.request is not None:
             # The step's digest is bound to `new`; what is sent must be what that names.
-            if (step.head, step.new) != (GENESIS, (message_digest(step.request.message),)):
+            first = written(step.request.message)
+            if (step.head, step.new) != (GENESIS, (first.digest,)):
                 raise Forged("the request is not the one that this step names")
-            return _loaded((), 0, (step.request.message,))
-        cached = self._cache.get((run.run_id, step.head))
+            return Loaded((), 0, (first,))
+        cached = self._prefixes.get((run.run_id, step.head))
         if cached is not None:
             new = self._new_from_cache(run, step) or await self._new_from_store(run, step)
             if new is not None:
-                return _loaded(*cached, new)
+                return Loaded(*cached, new)
         found = await self._from_store(run, step) or await self._from_history(run, step)
         if found is None:
             raise Later("the conversation is neither in the store nor in Temporal's history")
         return found
 
-    def _new_from_cache(self, run: Run, step: ModelStep) -> Messages | None:
+    def _new_from_cache(self, run: Run, step: ModelStep) -> tuple[Written, ...] | None:
         """Returns the new messages where their tools ran in this worker."""
-        found = [self._cache.get((run.run_id, name)) for name in step.new]
-        return tuple(one[0][0] for one in found if one is not None) if all(found) else None
+        found = [self._single.get((run.run_id, name)) for name in step.new]
+        return tuple([one for one in found if one is not None]) if all(found) else None
 
-    async def _new_from_store(self, run: Run, step: ModelStep) -> Messages | None:
+    async def _new_from_store(self, run: Run, step: ModelStep) -> tuple[Written, ...] | None:
         by_digest = await self._tool_messages(run, step)
         if any(one not in by_digest for one in step.new):
             return None
@@ -115,9 +131,9 @@ class Transcripts:
             return None
         new = await self._new_from_store(run, step)
         size = sum(len(one.content) for one in found)
-        return None if new is None else _loaded(prefix, size, new)
+        return None if new is None else Loaded(prefix, size, new)
 
-    async def _tool_messages(self, run: Run, step: ModelStep) -> dict[str, Message]:
+    async def _tool_messages(self, run: Run, step: ModelStep) -> dict[str, Written]:
         """Returns the messages of the previous turn's tools by digest, off their outcomes."""
         last = step.turn - 1
         steps = [f"t{last}.model", *(f"t{last}.tool.{index}" for index in range(len(step.new)))]
@@ -126,16 +142,17 @@ class Transcripts:
         if not isinstance(model, ModelDone):
             return {}
         message = await self._assistant(run, model)
-        messages: dict[str, Message] = {}
+        messages: dict[str, Written] = {}
         for index, call in enumerate(message.calls):
             outcome = outcomes.get(f"t{last}.tool.{index}")
             if outcome is None:
                 continue
             if isinstance(outcome, ToolDone) and outcome.ref is not None:
-                one = decode_message(await self._content(run, outcome.ref.digest))
+                found = decode_message(await self._content(run, outcome.ref.digest))
             else:
-                one = tool_message(call.id, call.name, outcome)
-            messages[message_digest(one)] = one
+                found = tool_message(call.id, call.name, outcome)
+            one = written(found)
+            messages[one.digest] = one
         return messages
 
     async def _assistant(self, run: Run, done: ModelDone) -> AssistantMessage:
@@ -183,7 +200,7 @@ class Transcripts:
             if heads == wanted:
                 prefix = tuple(messages[: count - len(step.new)])
                 size = sum(len(encode_message(one)) for one in prefix)
-                return _loaded(prefix, size, tuple(messages[len(prefix) : count]))
+                return Loaded(prefix, size, tuple(map(written, messages[len(prefix) : count])))
         return None
 
     async def _replayed(self, run: Run, step: ModelStep) -> list[Message]:
@@ -213,17 +230,17 @@ class Transcripts:
         return messages
 
 
-def _loaded(prefix: Messages, prefix_bytes: int, new: Messages) -> Loaded:
-    return Loaded(prefix, prefix_bytes, new, sum(len(encode_message(one)) for one in new))
+def written(message: Message) -> Written:
+    """Returns the message with its bytes and its digest."""
+    content = encode_message(message)
+    return Written(message, content, digest(content))
 
 
-def rows(head: str, size: int, new: Messages) -> tuple[TranscriptRow, ...]:
+def rows(head: str, size: int, new: Sequence[Written]) -> tuple[TranscriptRow, ...]:
     """Returns the rows of new messages after a prefix, each under the head that it makes."""
     found: list[TranscriptRow] = []
-    for message in new:
-        content = encode_message(message)
-        size += len(content)
-        name = digest(content)
-        previous, head = head, extend(head, (name,))
-        found.append(TranscriptRow(head, previous, name, content, size))
+    for one in new:
+        size += len(one.content)
+        previous, head = head, extend(head, (one.digest,))
+        found.append(TranscriptRow(head, previous, one.digest, one.content, size))
     return tuple(found)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,7 +22,7 @@ def migrate(database_url: DatabaseUrl = None, output: Output = "text") -> None:
     dsn = _dsn(database_url)
     from runward.store import migrate as migrations
 
-    out.data(_as_data(finish(migrations.migrate(dsn))), output)
+    out.data(_as_data(finish(_reached(migrations.migrate(dsn)))), output)
 
 
 @app.command()
@@ -30,14 +31,42 @@ def status(database_url: DatabaseUrl = None, output: Output = "text") -> None:
     dsn = _dsn(database_url)
     from runward.store import migrate as migrations
 
-    found = finish(migrations.status(dsn))
+    found = finish(_reached(migrations.status(dsn)))
     out.data(_as_data(found), output)
     if found.pending:
         raise typer.Exit(out.EXIT_FAILED)
 
 
+@app.command(name="print")
+def print_(
+    after: Annotated[
+        str, typer.Option(help="Only the migrations behind this one", metavar="VERSION")
+    ] = "",
+) -> None:
+    """Print the schema's SQL, to be applied by hand instead of by migrate
+
+    Asks no database. For an upgrade, pass the last version that `runward db status` names as
+    applied.
+    """
+    from runward.store import migrate as migrations
+
+    out.answer(migrations.script(after).rstrip("\n"))
+
+
 def _as_data(found: Status) -> dict[str, Any]:
     return {"applied": list(found.applied), "pending": list(found.pending)}
+
+
+async def _reached(work: Awaitable[Status]) -> Status:
+    """Returns what the work returns; its errors do not say where they looked for the store."""
+    from runward.contracts.errors import ConfigurationError
+
+    try:
+        return await work
+    except OSError as error:
+        raise ConfigurationError(
+            "The store", str(error), "Start it, or correct RUNWARD_DATABASE_URL"
+        ) from error
 
 
 def _dsn(given: str | None) -> str:

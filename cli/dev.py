@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from runward.cli.caller import DatabaseUrl, finish
-from runward.cli.worker import App, TaskQueue
+from runward.cli.worker import App, TaskQueue, app_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def dev(
 
     settings = Settings.load(database_url=database_url, state_dir=state_dir, task_queue=task_queue)
     options = DevOptions(
-        app=app,
+        app=None if app is None else app_name(app),
         database_url=settings.dsn,
         temporal_address=temporal_address,
         temporal_binary=settings.temporal_binary,

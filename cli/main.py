@@ -14,6 +14,7 @@ app = typer.Typer(
     name="runward",
     help="Durable, governed AI-agent runs on Temporal",
     no_args_is_help=True,
+    rich_markup_mode=None,  # plain text: boxes would cost as much as all the rest of `--help`
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

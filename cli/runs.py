@@ -79,10 +79,11 @@ async def show(caller: Caller, run_id: RunId, output: Output = "text") -> None:
     """Print what a run is doing"""
     from temporalio.client import WorkflowExecutionStatus
 
-    from runward.client.run_handle import answered
+    from runward.client.answering import answered
     from runward.contracts.errors import RunwardError
 
     async with caller.client() as client:
+        await client.get(run_id).check()
         handle = client.temporal.get_workflow_handle(run_id)
         found = await answered(handle.describe(), f"The run {run_id!r}")
         said: dict[str, Any] = {

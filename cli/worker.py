@@ -1,4 +1,4 @@
-"""`runward worker`: one worker process, for servers that are there already."""
+"""`runward worker`: worker processes, for servers that are there already."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ TaskQueue = Annotated[
     str | None, typer.Option(help="The task queue to poll [RUNWARD_TASK_QUEUE]", metavar="NAME")
 ]
 
+PROCESSES_MAX = 128  # each opens a dozen connections to the store
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
@@ -26,6 +28,8 @@ class WorkerOptions:
     temporal_address: str
     task_queue: str
     sweep_every_s: float
+    retention_content_days: int | None
+    retention_steps_days: int | None
 
 
 def worker(
@@ -33,12 +37,36 @@ def worker(
     database_url: DatabaseUrl = None,
     address: Address = None,
     task_queue: TaskQueue = None,
+    processes: Annotated[
+        str, typer.Option(help="How many processes to run; auto is one per core", metavar="N|auto")
+    ] = "1",
+    of: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
-    """Run one worker process until Ctrl-C or SIGTERM"""
-    options = checked(app, database_url=database_url, address=address, task_queue=task_queue)
-    from runward.workers.worker import run
+    """Run worker processes until Ctrl-C or SIGTERM
 
-    finish(run(**asdict(options)))
+    With --processes above 1, a parent starts each again that dies. Workers also sweep: every
+    RUNWARD_SWEEP_EVERY_S seconds they close runs whose workflow ended without a word, and delete
+    what ended runs left after RUNWARD_RETENTION_CONTENT_DAYS (what was said) and
+    RUNWARD_RETENTION_STEPS_DAYS (their steps, too). Unset, everything is kept.
+    """
+    options = checked(app, database_url=database_url, address=address, task_queue=task_queue)
+    count = number_of(processes)
+    if count == 1 or of:
+        from runward.workers.worker import run
+
+        finish(run(**asdict(options), processes=of or 1))
+    else:
+        from runward.workers import processes as several
+
+        finish(
+            several.run(
+                processes=count,
+                app=options.app,
+                database_url=options.database_url,
+                temporal_address=options.temporal_address,
+                task_queue=options.task_queue,
+            )
+        )
 
 
 def checked(
@@ -48,8 +76,7 @@ def checked(
     from runward.client.settings import Settings, temporal_connection
     from runward.contracts.errors import ConfigurationError
 
-    if app is None or ":" not in app:
-        raise typer.BadParameter("say which app to run: --app module:name")
+    app = app_name(app)
     settings = Settings.load(database_url=database_url, task_queue=task_queue)
     if settings.dsn is None:
         raise ConfigurationError(
@@ -64,4 +91,26 @@ def checked(
         temporal_address=connection["target_host"],
         task_queue=settings.task_queue,
         sweep_every_s=settings.sweep_every_s,
+        retention_content_days=settings.retention_content_days,
+        retention_steps_days=settings.retention_steps_days,
     )
+
+
+def number_of(processes: str) -> int:
+    """Returns how many processes were asked for."""
+    if processes == "auto":
+        from runward.workers.sizing import machine
+
+        return min(machine().cores, PROCESSES_MAX)
+    if not processes.isascii() or not processes.isdecimal():
+        raise typer.BadParameter("say --processes as a number, or auto")
+    if not 1 <= int(processes) <= PROCESSES_MAX:
+        raise typer.BadParameter(f"--processes is from 1 to {PROCESSES_MAX}")
+    return int(processes)
+
+
+def app_name(app: str | None) -> str:
+    """Returns the name of an app; another form is wrong usage, told before anything starts."""
+    if app is None or ":" not in app:
+        raise typer.BadParameter("say which app to run: --app module:name")
+    return app

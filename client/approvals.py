@@ -20,9 +20,10 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError, FailureError
 from temporalio.service import RPCError, RPCStatusCode
 
+from runward.client.answering import NoWorkerAnswered, answered, failing_worker, no_worker
 from runward.client.keys import TicketSource
 from runward.client.reader import Reader
-from runward.client.run_handle import answered, needs_reader, no_worker
+from runward.client.run_handle import needs_reader
 from runward.contracts import names
 from runward.contracts.approvals import (
     DECISION_TTL,
@@ -101,11 +102,18 @@ class Approvals:
 
     async def _decide(self, approval_id: str, word: DecisionWord, reason: str) -> DecisionResult:
         asked = f"{word.capitalize()} of {approval_id!r}"
+        silence = no_worker(asked)
         try:
             async with asyncio.timeout(self.timeout_s):
-                result = await self._accepted(approval_id, word, reason, asked)
-        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
-            raise no_worker(asked) from error
+                while True:
+                    try:
+                        result = await self._accepted(approval_id, word, reason, asked)
+                        break
+                    except NoWorkerAnswered as error:
+                        silence = error  # after kills a run's next task may be seconds away
+                    await asyncio.sleep(POLL_S)
+        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            raise silence from None
         if not result.accepted:
             raise ApprovalRefused(asked, result.reason or f"It is {result.state}")
         return result
@@ -136,6 +144,8 @@ class Approvals:
             except RPCError as error:
                 if error.status is RPCStatusCode.NOT_FOUND:
                     raise ApprovalRefused(asked, "Its run has ended") from error
+                if error.status is RPCStatusCode.FAILED_PRECONDITION:
+                    raise failing_worker(asked, error) from error
                 raise
             await asyncio.sleep(POLL_S)
 

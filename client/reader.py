@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from runward.contracts.approvals import Approval, ApprovalState
@@ -30,6 +31,7 @@ class RunRow:
     state: str
     reason: str
     result_digest: str
+    content_gone_at: datetime | None = None  # since then retention deletes what was said
 
 
 class Reader(Protocol):
@@ -81,7 +83,8 @@ class DirectReader:
         row = await store.reads.run(tenant, run_id)
         if row is None:
             return None
-        return RunRow(row.user, row.agent, row.session, row.state, row.reason, row.result_digest)
+        return RunRow(row.user, row.agent, row.session, row.state, row.reason, row.result_digest,
+                      row.content_gone_at)  # fmt: skip
 
     async def content(self, tenant: str, digest: str) -> bytes | None:
         """Returns a message by its digest, None if it is not there."""

@@ -7,7 +7,6 @@ forged the workflow's result.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, cast
@@ -19,27 +18,26 @@ from temporalio.client import (
     WorkflowQueryFailedError,
     WorkflowQueryRejectedError,
 )
-from temporalio.common import QueryRejectCondition, RawValue
+from temporalio.common import QueryRejectCondition, RawValue, SearchAttributeKey
 from temporalio.exceptions import CancelledError, FailureError
-from temporalio.service import RPCError, RPCStatusCode
 
-from runward.client.reader import Reader
+from runward.client.answering import NoWorkerAnswered, answered, no_worker
+from runward.client.reader import Reader, RunRow
 from runward.contracts import names
 from runward.contracts.agents import Agent
 from runward.contracts.approvals import Approval, ApprovalRequest
 from runward.contracts.encoding import digest
-from runward.contracts.errors import AgentError, ConfigurationError, RequestRefused, RunwardError
+from runward.contracts.errors import AgentError, ConfigurationError, RequestRefused
 from runward.contracts.runs import RunEnd, RunInput, RunResult, RunStatus, usd
 from runward.contracts.transcript import AssistantMessage, decode_message
 from runward.contracts.usage import Usage
 from runward.workflows.payloads import read
 
 Output = TypeVar("Output")
-Answer = TypeVar("Answer")
 
 QUERY_TIMEOUT = timedelta(seconds=10)
 POLL_S_MIN, POLL_S_MAX = 0.05, 1.0  # between two looks for an approval; doubles up to the second
-_NO_ANSWER = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
+_TENANT = SearchAttributeKey.for_keyword(names.TENANT_ATTRIBUTE)
 _REQUESTS: TypeAdapter[list[ApprovalRequest]] = TypeAdapter(list[ApprovalRequest])
 
 
@@ -64,9 +62,12 @@ class RunHandle(Generic[Output]):
         reader: Reader | None = None,
         agent: Agent[Output] | None = None,
         origin: Origin | None = None,
+        tenant_tag: str = "",
     ) -> None:
         self._temporal = temporal
         self._tenant = tenant
+        self._tenant_tag = tenant_tag
+        self._checked = origin is not None  # whoever started a run need not ask whose it is
         self._reader = reader
         self._agent = agent
         self._origin = origin
@@ -91,6 +92,7 @@ class RunHandle(Generic[Output]):
         confirm; Temporal's WorkflowFailureError with a CancelledError as its cause for one that
         was cancelled; TimeoutError.
         """
+        await self.check()
         end = await self._end(timeout)
         origin = await self._began()
         output = await self._output(end, origin)
@@ -110,6 +112,7 @@ class RunHandle(Generic[Output]):
 
     async def status(self) -> RunStatus:
         """Returns what the run does now. Needs a worker; an ended run tells its last state."""
+        await self.check()
         said, pending = await asyncio.gather(
             self._query(names.STATUS_QUERY), self._query(names.PENDING_QUERY)
         )
@@ -127,6 +130,7 @@ class RunHandle(Generic[Output]):
         """
         asked = f"The next approval of {self.id!r}"
         reader = needs_reader(self._reader, asked)
+        await self.check()
         pause = POLL_S_MIN
         silence: NoWorkerAnswered | None = no_worker(asked)  # until one has answered
         try:
@@ -149,11 +153,33 @@ class RunHandle(Generic[Output]):
 
     async def cancel(self) -> None:
         """Asks the run to end; a run that has answered already keeps its answer."""
+        await self.check()
         await answered(self._handle.cancel(), f"Cancel of {self.id!r}")
 
     async def terminate(self, reason: str) -> None:
         """Ends the run at once and without its cooperation; the store is told by a sweep."""
+        await self.check()
         await answered(self._handle.terminate(reason=reason), f"Terminate of {self.id!r}")
+
+    async def check(self) -> None:
+        """Raises RequestRefused for a run of another tenant, and for one that is not there.
+
+        Every other call does this first, where the handle was made from an id. Workflows of users'
+        own carry no tenant's tag: whoever has their ids reaches them.
+        """
+        if self._checked:
+            return
+        asked = f"The run {self.id!r}"
+        found = await answered(self._handle.describe(), asked)
+        tag = found.typed_search_attributes.get(_TENANT)
+        if tag is None:
+            tag = await found.memo_value(names.TENANT_ATTRIBUTE, None, type_hint=str)
+        if tag not in (None, self._tenant_tag):
+            first = found.raw_description.workflow_execution_info.first_run_id
+            # Tags differ as well where the run's starter had another tag key; the store knows.
+            if self._reader is None or await self._reader.run(self._tenant, first) is None:
+                raise RequestRefused(asked, f"Tenant {self._tenant!r} has no run of that id")
+        self._checked = True
 
     async def _end(self, seconds: float | None) -> RunEnd:
         try:
@@ -188,24 +214,36 @@ class RunHandle(Generic[Output]):
             if end.ref:
                 needs_reader(None, f"The answer of {self.id!r}")
             return end.output
-        output = await self._content(self._reader, end.ref) if end.ref else end.output
-        if end.interruption_reason:
-            return output
         row = await self._reader.run(self._tenant, origin.run_id)
+        if end.interruption_reason:
+            if row is None or (row.state, row.reason) != ("interrupted", end.interruption_reason):
+                raise self._unconfirmed(row)
+            return ""  # such a run has no answer, whatever stands in its place
+        output = await self._content(self._reader, end.ref, origin) if end.ref else end.output
         if row is None or row.state != "answered" or row.result_digest != digest(output.encode()):
-            raise AgentError(
-                f"The result of {self.id!r}",
-                "The store does not confirm this answer"
-                + ("" if row is None else f": it holds the run as {row.state!r}"),
-                "Ask whoever operates the store and Temporal's namespace",
-            )
+            raise self._unconfirmed(row)
         return output
 
-    async def _content(self, reader: Reader, ref: str) -> str:
+    def _unconfirmed(self, row: RunRow | None) -> AgentError:
+        return AgentError(
+            f"The result of {self.id!r}",
+            "The store does not confirm this answer"
+            + ("" if row is None else f": it holds the run as {row.state!r}"),
+            "Ask whoever operates the store and Temporal's namespace",
+        )
+
+    async def _missing(self, reader: Reader, origin: Origin, ref: str) -> str:
+        """Returns why the store has no content of that digest."""
+        row = await reader.run(self._tenant, origin.run_id)
+        if row is not None and row.content_gone_at is not None:
+            return f"Retention deleted it after {row.content_gone_at:%Y-%m-%d %H:%M %Z}"
+        return f"The store does not hold {ref!r}"
+
+    async def _content(self, reader: Reader, ref: str, origin: Origin) -> str:
         """Returns the text of the answer that went by reference."""
         data = await reader.content(self._tenant, ref)
         if data is None or digest(data) != ref:
-            raise AgentError(f"The answer of {self.id!r}", f"The store does not hold {ref!r}")
+            raise AgentError(f"The answer of {self.id!r}", await self._missing(reader, origin, ref))
         message = decode_message(data)
         if not isinstance(message, AssistantMessage):
             raise AgentError(f"The answer of {self.id!r}", "It refers to another kind of message")
@@ -262,29 +300,6 @@ def needs_reader(reader: Reader | None, asked: str) -> Reader:
             "Connect with database_url=, or set RUNWARD_DATABASE_URL",
         )
     return reader
-
-
-async def answered(call: Awaitable[Answer], asked: str) -> Answer:
-    """Returns what the call returns; Temporal's refusals become errors that say what to do."""
-    try:
-        return await call
-    except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
-            raise RequestRefused(asked, f"Temporal says: {error.message}") from error
-        if error.status in _NO_ANSWER or "no poller" in error.message:
-            raise no_worker(asked) from error
-        raise
-
-
-class NoWorkerAnswered(RunwardError):
-    """A call that only a worker can answer, and none did."""
-
-
-def no_worker(asked: str) -> NoWorkerAnswered:
-    """Returns the error for a call that only a worker can answer, and none did."""
-    return NoWorkerAnswered(
-        asked, "No worker answered in time", "Start one: `runward worker --app module:app`"
-    )
 
 
 def said(error: WorkflowFailureError) -> str:

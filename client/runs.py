@@ -153,6 +153,7 @@ class ActingClient:
             reader=self._reader,
             agent=agent,
             origin=origin,
+            tenant_tag=self._labelling.tags.tenant(self.principal),
         )
 
     async def _same_run(self, workflow_id: str, request: RunRequest, key: str | None) -> str:

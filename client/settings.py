@@ -7,10 +7,12 @@ every other Temporal tool; runward has no names of its own for them.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -27,6 +29,8 @@ CONFIG_FILE = "runward.toml"
 ADDRESS_DEFAULT = "localhost:7233"
 STATE_DIR_DEFAULT = Path(".runward")
 SWEEP_EVERY_S_DEFAULT = 60.0
+RETENTION_DAYS_MAX = 36_500
+_PORT = re.compile(r"(\]|^[^:\[]*)(:\d+)?$")  # of one host, which may be an address in brackets
 
 
 class Settings(BaseSettings):
@@ -44,6 +48,24 @@ class Settings(BaseSettings):
     # The same for all clients of a namespace. Under another one a run's `key` makes another run.
     tag_key: SecretStr | None = None
     sweep_every_s: float = Field(SWEEP_EVERY_S_DEFAULT, gt=0)
+    # For how many days after its end a run keeps what was said, and its steps; unset is for ever.
+    # Under a day the store refuses to delete.
+    retention_content_days: int | None = Field(None, ge=1, le=RETENTION_DAYS_MAX)
+    retention_steps_days: int | None = Field(None, ge=1, le=RETENTION_DAYS_MAX)
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_a_dsn(cls, value: SecretStr | None) -> SecretStr | None:
+        """Refuses early what the driver would refuse late, and with a traceback."""
+        if value is not None:
+            text = value.get_secret_value()
+            parts = urlsplit(text)
+            if parts.scheme not in ("postgres", "postgresql"):
+                raise ValueError("It is no DSN: it begins with postgresql://")
+            hosts = parts.netloc.rpartition("@")[2]
+            if not all(_PORT.search(one) for one in hosts.split(",")):
+                raise ValueError("Its port is no number")
+        return value
 
     @classmethod
     def load(cls, **given: Any) -> Settings:
@@ -53,8 +75,9 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "settings"
+            said = first["msg"].removeprefix("Value error, ")
             raise ConfigurationError(
-                f"The setting {where!r}", first["msg"], f"See RUNWARD_* and {config_file()}"
+                f"The setting {where!r}", said, f"See RUNWARD_* and {config_file()}"
             ) from None
         except ValueError as error:  # a TOML file that is none
             raise ConfigurationError(f"The file {str(config_file())!r}", str(error)) from error

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from runward.contracts.encoding import canonical
 
@@ -18,8 +17,7 @@ LEAF_BYTES_MAX = 65_535  # tlog-tiles entries have a 16-bit length
 RecordKind = Literal["run_started", "intent", "outcome", "approval", "run_ended"]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One entry; content enters as digests only. Nothing that SQL decides is in it."""
 
     kind: RecordKind
@@ -43,12 +41,9 @@ class Record:
     @property
     def leaf(self) -> bytes:
         """Returns the exact bytes that are stored and hashed."""
-        # Not asdict: it copies deeply, which costs ten times the rest.
-        data = {name: value for name in _FIELDS if (value := getattr(self, name)) != ""}
-        return canonical({**data, "at": self.at.isoformat(), "v": 1})
-
-
-_FIELDS = tuple(one.name for one in fields(Record))
+        data = {name: value for name, value in self._asdict().items() if value != ""}
+        data["at"], data["v"] = self.at.isoformat(), 1
+        return canonical(data)
 
 
 def leaf_hash(leaf: bytes) -> str:

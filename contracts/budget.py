@@ -130,6 +130,9 @@ class Bound:
                 return self.calls
 
 
+NOTHING = Bound()  # of a call that no bucket counts
+
+
 def buckets(budget: Budget | None, *, run_id: str, user: str) -> tuple[Bucket, ...]:
     """Returns every bucket that a step of this run must hold from."""
     if budget is None:

@@ -35,6 +35,8 @@ def clean(text: str) -> str:
 
     UTF-8 cannot hold the first, PostgreSQL's text not the second.
     """
+    if text.isascii() and "\x00" not in text:
+        return text
     return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 

@@ -6,12 +6,14 @@ two leave the step open. Keys are compact because every byte here is in history 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from runward.contracts.approvals import ApprovalRequest
+from runward.contracts.audit import leaf_hash
 from runward.contracts.encoding import canonical, digest
 from runward.contracts.transcript import AssistantMessage, ToolMessage, message_digest
 from runward.contracts.usage import Usage
@@ -138,15 +140,27 @@ AnyOutcome = Final | NeedsApproval | OverBudget
 _OUTCOME: TypeAdapter[AnyOutcome] = TypeAdapter(Outcome)
 
 
-def encode_outcome(outcome: AnyOutcome, *, leaf: str = "") -> bytes:
-    """Returns the outcome's bytes: what is stored, returned to Temporal, and hashed.
+def encode_outcome(outcome: AnyOutcome) -> bytes:
+    """Returns the outcome's bytes: what is returned to Temporal, and hashed."""
+    return canonical(_body(outcome))
 
-    `leaf` is the hash of the audit record that commits to the bytes without it.
+
+def seal(outcome: Final, record: Callable[[str], bytes]) -> tuple[bytes, bytes]:
+    """Returns the bytes that are stored and returned, and the leaf that they are sealed with.
+
+    `record` makes the audit leaf that commits to the digest of the bytes without it; then the
+    leaf's hash enters them.
     """
+    body = _body(outcome)
+    leaf = record(digest(canonical(body)))
+    body["l"] = leaf_hash(leaf)
+    return canonical(body), leaf
+
+
+def _body(outcome: AnyOutcome) -> dict[str, Any]:
     body = outcome.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    if leaf:
-        body["l"] = leaf
-    return canonical({"k": outcome.kind, **body})
+    body["k"] = outcome.kind
+    return body
 
 
 def decode_outcome(data: bytes) -> AnyOutcome:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from runward.contracts.encoding import digest_of
+from runward.contracts.errors import ConfigurationError
+from runward.contracts.identity import Principal
 from runward.contracts.tools import Effect, Tool
 
 Mode = Literal["plan", "default", "acceptEdits", "unattended", "bypassPermissions"]
@@ -28,8 +30,8 @@ class Verdict:
 class Policy(Protocol):
     """Decides calls; pure, so that a stored decision can be explained again."""
 
-    def judge(self, tool: Tool, *, user: str, roles: frozenset[str]) -> Verdict:
-        """Returns the verdict on one call of the tool by this user."""
+    def judge(self, tool: Tool, principal: Principal) -> Verdict:
+        """Returns the verdict on one call of the tool by this user in the roles of its ticket."""
         ...
 
     @property
@@ -70,7 +72,7 @@ class StandardPermissions:
     allowed_tools: Sequence[str] | None = None
     denied_tools: Sequence[str] = ()
 
-    def judge(self, tool: Tool, *, user: str, roles: frozenset[str]) -> Verdict:
+    def judge(self, tool: Tool, principal: Principal) -> Verdict:
         """Returns the verdict; the strongest of all that apply wins."""
         if tool.name in self.denied_tools:
             return Verdict("deny", f"{tool.name}: denied by policy", "denied_tools")
@@ -102,22 +104,33 @@ class StandardPermissions:
 
 @dataclass(frozen=True, slots=True)
 class PerUserPermissions:
-    """A policy per user, and one for everybody else."""
+    """A policy per user, named as `(tenant, user)`, and one for everybody else."""
 
-    policies: Mapping[str, Policy]
+    policies: Mapping[tuple[str, str], Policy]
     default: Policy = field(default_factory=StandardPermissions)
 
-    def judge(self, tool: Tool, *, user: str, roles: frozenset[str]) -> Verdict:
+    def __post_init__(self) -> None:
+        for name in self.policies:
+            if not isinstance(name, tuple) or len(name) != 2:
+                raise ConfigurationError(
+                    f"PerUserPermissions({{{name!r}: ...}})",
+                    "Users of two tenants may have the same name",
+                    f"Say {{('<tenant>', {name!r}): ...}}",
+                )
+
+    def judge(self, tool: Tool, principal: Principal) -> Verdict:
         """Returns the verdict of the user's own policy."""
-        return self.policies.get(user, self.default).judge(tool, user=user, roles=roles)
+        own = self.policies.get((principal.tenant, principal.user), self.default)
+        return own.judge(tool, principal)
 
     @property
     def body(self) -> dict[str, Any]:
         """Returns the policy as canonical data."""
+        users = sorted(self.policies.items(), key=lambda item: item[0])
         return {
             "kind": "per_user",
             "default": self.default.body,
-            "users": {user: policy.body for user, policy in self.policies.items()},
+            "users": [[*name, policy.body] for name, policy in users],
         }
 
 

@@ -86,7 +86,8 @@ class ToolStep(_Wire):
 class CloseStep(_Wire):
     """The input of `run.close`: how a run ended that did not end with an answer."""
 
-    state: EndState = Field(alias="s")
+    # Not `answered`, which a model's step proves, nor `ended`, which the sweep finds out.
+    state: Literal["interrupted", "cancelled", "failed"] = Field(alias="s")
     reason: str = Field("", alias="r")
 
 

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from runward.contracts.agents import Agent
-from runward.contracts.budget import Bound, Budget
+from runward.contracts.budget import NOTHING, Bound, Budget
 from runward.contracts.outcomes import AnyOutcome
 from runward.contracts.runs import RunRequest
 from runward.contracts.steps import Parent, Run, StepKind, TranscriptRow
 from runward.contracts.tools import Tool
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One scheduled activity, as the server tells it; `scheduled_at` is the server's clock."""
 
     activity_type: str
@@ -35,8 +33,7 @@ class Call:
     headers: Mapping[str, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What will run: all that the concerns judge. `request` is there in a run's first step."""
 
     kind: StepKind
@@ -48,14 +45,13 @@ class Facts:
     approver_role: str | None = None
     arguments: str = ""
     parent: Parent | None = None
-    bound: Bound = field(default_factory=Bound)
+    bound: Bound = NOTHING
     output_price: int = 0  # nano-USD per output token, to shrink a request that does not fit
     prepared: Any = None  # what the body needs and `facts` already had to load
     problem: str = ""  # why this can never run; recorded as denied
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """How a body ended: the outcome and what the store records with it."""
 
     outcome: AnyOutcome
@@ -114,8 +110,7 @@ class EffectUnknown(Exception):
     """A body that was cut off inside: its effect may or may not have happened."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """The step that a body runs in."""
 
     run: Run

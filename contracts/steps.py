@@ -6,12 +6,12 @@ records the outcome in another. The store compares, locks and counts; it never i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from runward.contracts.approvals import ApprovalRequest
-from runward.contracts.budget import Bound, Bucket
+from runward.contracts.budget import NOTHING, Bound, Bucket
 from runward.contracts.policy import Word
 from runward.contracts.tools import OnUnknown
 
@@ -111,7 +111,7 @@ class Draft:
     approval_ttl_s: int = 86_400
     execution_ttl_s: int = 3_600
     # budget
-    bound: Bound = field(default_factory=Bound)
+    bound: Bound = NOTHING
     buckets: tuple[Bucket, ...] = ()
     hold_ttl_s: int = 900
     # audit
@@ -179,8 +179,7 @@ Answer = Admitted | Recorded | Settled | Asked | Short | Wait | Refused
 Resolution = Literal["settle", "release", "forfeit"]
 
 
-@dataclass(frozen=True, slots=True)
-class TranscriptRow:
+class TranscriptRow(NamedTuple):
     """One message under the head that it makes."""
 
     head: str
@@ -200,8 +199,7 @@ class Closing:
     record: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(NamedTuple):
     """How an attempt ended. `state` None leaves the step open for another attempt."""
 
     key: StepKey
@@ -211,7 +209,7 @@ class Close:
     outcome: bytes = b""
     record: bytes = b""
     resolution: Resolution = "release"
-    actual: Bound = field(default_factory=Bound)
+    actual: Bound = NOTHING
     head: str = ""  # model: the head after its message
     message: str = ""  # digest of the message that this step made
     grants: tuple[str, ...] = ()  # model: effect digests of the calls it asked for, in order

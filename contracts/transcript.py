@@ -62,7 +62,8 @@ _MESSAGE: TypeAdapter[UserMessage | AssistantMessage | ToolMessage] = TypeAdapte
 
 def encode_message(message: Message) -> bytes:
     """Returns the message's bytes, the ones that are hashed and stored."""
-    return clean(message.model_dump_json(by_alias=True, exclude_defaults=False)).encode()
+    # As JSON text it holds neither a lone surrogate nor a NUL.
+    return message.model_dump_json(by_alias=True, exclude_defaults=False).encode()
 
 
 def cleaned(message: AssistantMessage) -> AssistantMessage:

@@ -6,8 +6,6 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from runward.contracts.encoding import clean
-
 Wire = TypeVar("Wire", bound=BaseModel)
 
 JSON_PLAIN = {"encoding": b"json/plain"}
@@ -15,7 +13,8 @@ JSON_PLAIN = {"encoding": b"json/plain"}
 
 def encode_wire(value: BaseModel) -> bytes:
     """Returns the value as compact JSON: short keys, defaults left out."""
-    return clean(value.model_dump_json(by_alias=True, exclude_defaults=True)).encode()
+    # As JSON text it holds neither a lone surrogate nor a NUL.
+    return value.model_dump_json(by_alias=True, exclude_defaults=True).encode()
 
 
 def decode_wire(kind: type[Wire], data: bytes) -> Wire:

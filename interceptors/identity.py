@@ -17,7 +17,7 @@ from temporalio.exceptions import ApplicationError
 
 from runward.contracts import names
 from runward.contracts.agents import Agent
-from runward.contracts.encoding import canonical, digest, digest_of
+from runward.contracts.encoding import canonical, digest
 from runward.contracts.errors import REFUSED, TicketRefused
 from runward.contracts.identity import Issuer, Ticket, key_id, verify
 from runward.contracts.policy import Policy
@@ -54,9 +54,10 @@ class Identity:
     ) -> None:
         self._store = store
         self._describe = describe
-        self._agents = agents
         self._policy_body = canonical(policy.body)
-        self._policy = digest_of(policy.body)
+        self._policy = digest(self._policy_body)
+        self._snapshots = {name: canonical(one.snapshot) for name, one in agents.items()}
+        self._pinned = {name: digest(one) for name, one in self._snapshots.items()}
         self._known: LRUCache[tuple[str, str], Run] = LRUCache(RUNS_CACHED_MAX)
         self._issuers: TTLCache[str, Issuer] = TTLCache(ISSUERS_CACHED_MAX, ISSUERS_CACHED_S)
 
@@ -142,10 +143,9 @@ class Identity:
         return issuer
 
     def _open(self, call: Call, ticket: Ticket, asked: RunRequest | str) -> tuple[Run, Opening]:
-        agent = self._agents.get(asked.agent) if isinstance(asked, RunRequest) else None
+        agent = asked.agent if isinstance(asked, RunRequest) else ""
         name = asked.agent if isinstance(asked, RunRequest) else call.workflow_type
         session = asked.session_id if isinstance(asked, RunRequest) else ""
-        snapshot = b"" if agent is None else canonical(agent.snapshot)
         who = ticket.principal
         run = Run(
             tenant=who.tenant,
@@ -162,8 +162,8 @@ class Identity:
             user=who.user,
             roles=tuple(sorted(who.roles)),
             agent=name,
-            agent_digest="" if agent is None else digest(snapshot),
-            agent_snapshot=snapshot,
+            agent_digest=self._pinned.get(agent, ""),
+            agent_snapshot=self._snapshots.get(agent, b""),
             policy=self._policy,
             policy_body=self._policy_body,
             session=session,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runward.contracts.identity import Principal
 from runward.contracts.policy import Policy, Verdict
 from runward.interceptors.concern import Attempt
 
@@ -23,7 +24,7 @@ class Permissions:
         if facts.problem:
             return Verdict("deny", facts.problem, "definition")
         if facts.tool is not None:
-            return self._policy.judge(facts.tool, user=run.user, roles=run.roles)
+            return self._policy.judge(facts.tool, Principal(run.tenant, run.user, run.roles))
         if facts.kind == "model" and facts.agent is not None:
             return Verdict("allow", "", "agent")
         return Verdict("deny", f"{facts.name}: unknown", "unknown")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from secrets import token_hex
 from typing import Any, TypeVar, assert_never, cast
-from uuid import uuid4
 
 from pydantic import ValidationError
 from temporalio import activity
@@ -21,8 +21,6 @@ from temporalio.worker import (
     Interceptor,
 )
 
-from runward.contracts.audit import leaf_hash
-from runward.contracts.encoding import digest
 from runward.contracts.errors import StoreUnavailable
 from runward.contracts.outcomes import (
     Denied,
@@ -31,6 +29,7 @@ from runward.contracts.outcomes import (
     NeedsApproval,
     Unknown,
     encode_outcome,
+    seal,
 )
 from runward.contracts.shapes import (
     CURRENT,
@@ -174,7 +173,7 @@ class GovernedStep(ActivityInboundInterceptor):
             workflow_id=call.workflow_id,
             execution_run_id=call.run_id,
             attempt=call.attempt,
-            nonce=uuid4().hex,
+            nonce=token_hex(16),
             idempotent=facts.kind == "model" or (tool is not None and tool.idempotent),
             on_unknown="ask" if tool is None else tool.on_unknown,
             parent=facts.parent,
@@ -286,16 +285,16 @@ class GovernedStep(ActivityInboundInterceptor):
         ended = shape.ended(attempt.run, attempt.call, attempt.facts, result)
         outcome = cast(Final, ended.outcome)
         state = _STATES.get(type(outcome), "done")
-        result = digest(encode_outcome(outcome))
-        record = step_record("outcome", attempt, outcome=state, result=result)
-        leaf = record.leaf
+        sealed, leaf = seal(
+            outcome, lambda name: step_record("outcome", attempt, outcome=state, result=name).leaf
+        )
         closed = await self._closed(
             Close(
                 key=attempt.draft.key,
                 nonce=attempt.draft.nonce,
                 attempt=attempt.draft.attempt,
                 state=state,
-                outcome=encode_outcome(outcome, leaf=leaf_hash(leaf)),
+                outcome=sealed,
                 record=leaf,
                 resolution=resolution,
                 actual=ended.actual,

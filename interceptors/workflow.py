@@ -6,9 +6,10 @@ refuses governed activities there.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
@@ -96,7 +97,9 @@ class _Outbound(WorkflowOutboundInterceptor):
         first = super().start_activity(self._headed(input, None))
         resets = self._waiting.resets
         run = self._own(input, first, resets) if own else self._foreign(input, first, resets)
-        return workflow.ActivityHandle(run, name=f"step {input.activity_id}")
+        # The loop's own task, so that it ends with the execution when that leaves the cache.
+        task = asyncio.create_task(run, name=f"step {input.activity_id}")
+        return cast("workflow.ActivityHandle[Any]", task)
 
     def _steps_here(self, input: StartActivityInput) -> bool:
         return workflow.info().workflow_type == names.AGENT_RUN or self._is_step(input.activity)

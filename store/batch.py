@@ -12,7 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from asyncpg.exceptions import LockNotAvailableError
 
@@ -38,12 +38,27 @@ class Locked:
 LOCKED: Final = Locked()
 
 
+class _Answer(asyncio.Future[Result]):
+    """What a submit waits for. A cancel of whoever waits comes through only when it is there.
+
+    `asyncio.shield` says the same with two more futures and one more round of the loop, per step
+    and direction.
+    """
+
+    def cancel(self, msg: Any = None) -> bool:
+        return False
+
+    def abandon(self) -> None:
+        """Ends the wait without an answer: the flush itself was cancelled."""
+        super().cancel()
+
+
 @dataclass(slots=True)
 class _Entry(Generic[Item, Result]):
     item: Item
     tenant: str
     size: int
-    answer: asyncio.Future[Result]
+    answer: _Answer[Result]
 
 
 @dataclass(slots=True)
@@ -81,14 +96,12 @@ class GroupCommit(Generic[Item, Result]):
 
         So nobody has to guess whether what they sent was committed.
         """
-        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        answer: _Answer[Result] = _Answer()
         self._queue(self._lane(tenant), [_Entry(item, tenant, size, answer)])
-        while True:
-            try:
-                return await asyncio.shield(answer)
-            except asyncio.CancelledError:
-                if answer.cancelled():  # the flush itself was: the process ends
-                    raise
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            return answer.result()  # raises it again if the flush was cancelled: the process ends
 
     async def drain(self) -> None:
         """Waits until everything that was queued is answered."""
@@ -147,7 +160,7 @@ class GroupCommit(Generic[Item, Result]):
             assert len(results) == len(batch), "one result for each item"
         except asyncio.CancelledError:
             for entry in batch:
-                entry.answer.cancel()
+                entry.answer.abandon()
             raise
         except Exception as error:  # noqa: BLE001  whoever waits must hear of any error
             await self._failed(lane, batch, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import asyncpg.pool
@@ -50,20 +51,30 @@ def trouble(error: BaseException) -> Trouble:
     return "away" if isinstance(error, FAILURES) else "item"
 
 
-def translate(error: BaseException) -> RunwardError:
+def translate(error: BaseException, *, store: str = "the store") -> RunwardError:
     """Returns the error that a caller of the store sees; it never holds a value of a row."""
     if isinstance(error, RunwardError):
         return error
     kind, state = trouble(error), getattr(error, "sqlstate", None) or type(error).__name__
     if kind == "busy":
-        return StoreUnavailable("the store", f"A row stayed locked ({state})", "Try again")
+        return StoreUnavailable(store, f"A row stayed locked ({state})", "Try again")
     if kind == "away":
-        return StoreUnavailable("the store", f"It did not answer ({state})", "Try again")
+        return StoreUnavailable(store, f"It did not answer ({state})", "Try again")
     if str(state)[:2] in _SETUP:
         return ConfigurationError(
-            "the store", f"It refused us: {error}", "Run `runward db migrate` and check the role"
+            store, f"It refused us: {error}", "Run `runward db migrate` and check the role"
         )
-    return RequestRefused("the store", f"It cannot hold this value ({state})")
+    return RequestRefused(store, f"It cannot hold this value ({state})")
+
+
+def place(dsn: str) -> str:
+    """Returns host and port of a DSN, for errors: never its user or its password."""
+    try:
+        found = urlsplit(dsn)
+        host = found.hostname or parse_qs(found.query).get("host", ["this machine"])[0]
+        return f"{host}:{found.port or 5432}"
+    except ValueError:  # no address at all; who connects says so
+        return "an address that cannot be read"
 
 
 class Database:
@@ -76,7 +87,8 @@ class Database:
         self._role = role
         self._connections_max = connections_max
         self._pool: asyncpg.Pool[Row] | None = None
-        self._kept: list[Connection] = []  # idle, and still lent to us by the pool
+        self._lent = 0  # connections that the pool has given us
+        self._kept: list[Connection] = []  # of these, the idle ones
 
     async def open(self) -> None:
         """Connects. Errors: StoreUnavailable, ConfigurationError."""
@@ -99,13 +111,13 @@ class Database:
                 reset=_keep,
             )
         except FAILURES as error:
-            raise translate(error) from error
+            raise translate(error, store=f"the store at {place(self._dsn)}") from error
 
     async def close(self) -> None:
         """Closes all connections; waits for statements under way."""
         if self._pool is not None:
             while self._kept:
-                await self._pool.release(self._kept.pop())
+                await self._release(self._kept.pop())
             await self._pool.close()
             self._pool = None
 
@@ -125,7 +137,7 @@ class Database:
             except BaseException as error:
                 if isinstance(error, asyncpg.InternalClientError):
                     connection.terminate()
-                await self.pool.release(connection)
+                await self._release(connection)
                 raise
             await self._put(connection)
         except FAILURES as error:
@@ -147,17 +159,21 @@ class Database:
             connection = self._kept.pop()
             if not connection.is_closed():
                 return connection
-            await self.pool.release(connection)
-        return await self.pool.acquire()
+            await self._release(connection)
+        connection = await self.pool.acquire()
+        self._lent += 1
+        return connection
 
     async def _put(self, connection: Connection) -> None:
         """Keeps the connection for the next statement, while the pool can give others another."""
-        pool = self.pool
-        spare = pool.get_idle_size() > 0 or pool.get_size() < self._connections_max
-        if spare and len(self._kept) < KEPT_MAX:
+        if self._lent < self._connections_max and len(self._kept) < KEPT_MAX:
             self._kept.append(connection)
         else:
-            await pool.release(connection)
+            await self._release(connection)
+
+    async def _release(self, connection: Connection) -> None:
+        self._lent -= 1
+        await self.pool.release(connection)
 
 
 async def _keep(connection: object) -> None:

@@ -28,6 +28,19 @@ create table if not exists runward.schema_migrations (
   checksum text not null,
   applied_at timestamptz not null default clock_timestamp()
 )"""
+# For a reader's own tools: one file is all there or not at all, and is noted as `migrate` notes it.
+_HEAD = """\
+-- The store of runward, as `runward db migrate` would make it. Apply it as the schema's owner, and
+-- stop at the first error: psql -v ON_ERROR_STOP=1 -f FILE
+"""
+_ONE = """
+begin;
+-- {name}
+{up}
+insert into runward.schema_migrations (version, checksum)
+values ('{version}', '{checksum}');
+commit;
+"""
 
 # Quoted: asyncpg's classes take parameters in its stubs only.
 Connection: TypeAlias = (
@@ -67,6 +80,28 @@ def migrations() -> tuple[Migration, ...]:
         checksum = hashlib.sha256(text.encode()).hexdigest()
         found.append(Migration(match[1], file.name, parts["up"], parts["down"], checksum))
     return tuple(found)
+
+
+def script(after: str = "") -> str:
+    """Returns the SQL of all migrations behind that version, to be applied by hand.
+
+    Errors: ConfigurationError for a version that is none of ours.
+    """
+    known = migrations()
+    if after and after not in {one.version for one in known}:
+        raise ConfigurationError(
+            f"The migrations after {after!r}",
+            f"There are {known[0].version} to {known[-1].version}",
+            "Take the last one that `runward db status` names as applied",
+        )
+    parts = [_HEAD] if after else [_HEAD, _LEDGER.lstrip() + ";\n"]
+    for one in known:
+        if one.version > after:
+            up = one.up.strip()
+            parts.append(
+                _ONE.format(name=one.name, up=up, version=one.version, checksum=one.checksum)
+            )
+    return "".join(parts)
 
 
 async def migrate(dsn: str) -> Status:

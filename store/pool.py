@@ -11,6 +11,7 @@ from runward.store.database import CONNECTIONS_MAX, FAILURES, Database, translat
 from runward.store.issuers import IssuerStore
 from runward.store.migrate import check
 from runward.store.reads import ReadStore
+from runward.store.retention import RetentionStore
 from runward.store.runs import RunStore
 from runward.store.steps import StepStore
 from runward.store.transcript import TranscriptStore
@@ -33,6 +34,7 @@ class Store:
         self.issuers = IssuerStore(self._database)
         self.transcripts = TranscriptStore(self._database)
         self.reads = ReadStore(self._database)
+        self.retention = RetentionStore(self._database)
 
     async def __aenter__(self) -> Self:
         await self._database.open()

@@ -12,6 +12,7 @@ from runward.contracts.usage import NANO_USD, Price
 SCRIPTED = Price(input=1_000, cache_read=100, cache_write=1_250, output=5_000, version="scripted-1")
 
 
+@lru_cache(maxsize=1024)  # every model step asks; to read our own metadata takes longer than it
 def price(model: str, input_tokens: int | None = None) -> Price | None:
     """Returns the price of `provider:model`, None where it is unknown.
 

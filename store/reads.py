@@ -11,7 +11,7 @@ from runward.store.database import Database, Row
 
 _RUNS = """
 select tenant, run_id, workflow_id, user_id as user, agent, session, state, reason, epoch, round,
-       opened_at, closed_at, coalesce(result_digest, '') as result_digest
+       opened_at, closed_at, coalesce(result_digest, '') as result_digest, content_gone_at
   from runward.run"""
 _STEPS = """
 select step, epoch, round, kind, name, state, digest, attempt, tries, opened_at, closed_at
@@ -40,6 +40,7 @@ class RunView:
     opened_at: datetime
     closed_at: datetime | None
     result_digest: str
+    content_gone_at: datetime | None = None  # since then retention deletes what was said
 
 
 @dataclass(frozen=True, slots=True)

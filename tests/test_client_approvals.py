@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from temporalio.client import WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
 
-from runward.client.run_handle import NoWorkerAnswered
+from runward.client.answering import NoWorkerAnswered
 from runward.client.runward_client import RunwardClient
 from runward.contracts.errors import (
     AgentError,
@@ -123,6 +126,33 @@ async def test_decision_without_a_worker_says_so(desk: Desk) -> None:
         await ada.approvals.approve("ap-1")
     with pytest.raises(NoWorkerAnswered, match="runward worker"):
         await run.next_approval(timeout=1)
+
+
+async def test_decision_is_asked_for_again_while_the_runs_tasks_fail(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Temporal's refusal after repeated kills is made up here: the real one takes it a while."""
+    said = "Unable to perform workflow execution update due to Workflow Task in failed state"
+    refusals = [RPCError(said, RPCStatusCode.FAILED_PRECONDITION, b"")] * 2
+    update = WorkflowHandle.execute_update
+
+    async def refused(self: WorkflowHandle[Any, Any], *given: Any, **named: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return await update(self, *given, **named)
+
+    monkeypatch.setattr(WorkflowHandle, "execute_update", refused)
+    run = await desk.ada.start("support", "ask refund")
+    desk.reader.asks(desk.tenant, run.id)
+
+    assert (await desk.bob.approvals.approve("ap-1")).accepted
+    assert refusals == []
+
+    refusals += [RPCError(said, RPCStatusCode.FAILED_PRECONDITION, b"")] * 1000
+    approvals = desk.bob.approvals
+    approvals.timeout_s = 0.3
+    with pytest.raises(NoWorkerAnswered, match="Workflow Task in failed state"):
+        await approvals.approve("ap-1")
 
 
 async def test_approvals_without_a_store_name_the_setting(desk: Desk) -> None:

@@ -11,6 +11,7 @@ import pytest
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import CancelledError
 
+from runward.client.runward_client import RunwardClient
 from runward.contracts.agents import Agent
 from runward.contracts.encoding import digest_of
 from runward.contracts.errors import (
@@ -82,10 +83,62 @@ async def test_answer_that_the_store_does_not_confirm_is_refused(
 async def test_interrupted_run_returns_with_its_reason(desk: Desk) -> None:
     agent: Agent[list[int]] = Agent("support", model="scripted:x", output_type=list[int])
 
-    result = await (await desk.ada.start(agent, "limit")).result(timeout=20)
+    run = await desk.ada.start(agent, "limit")
+    desk.interrupted(run, "max_turns_exceeded")
+    result = await run.result(timeout=20)
 
     assert (result.interrupted, result.interruption_reason) == (True, "max_turns_exceeded")
     assert result.parsed is None
+
+
+@pytest.mark.parametrize("recorded", [None, "budget:per_user_max_tokens"])
+async def test_interruption_that_the_store_does_not_confirm_is_refused(
+    desk: Desk, recorded: str | None
+) -> None:
+    run = await desk.ada.start("support", "limit")
+    if recorded is not None:
+        desk.interrupted(run, recorded)
+
+    with pytest.raises(AgentError, match="does not confirm"):
+        await run.result(timeout=20)
+
+
+async def test_interrupted_run_has_no_answer_whatever_stands_there(desk: Desk) -> None:
+    run = await desk.ada.start("support", "limit It is safe.")
+    desk.interrupted(run, "max_turns_exceeded")
+
+    assert (await run.result(timeout=20)).output == ""
+
+
+@pytest.mark.parametrize("doing", ["result", "status", "cancel", "terminate", "next_approval"])
+async def test_run_of_another_tenant_is_not_there(desk: Desk, doing: str) -> None:
+    run = await desk.ada.start("support", "wait")
+    theirs = desk.rw.acting_as("eve", tenant=uuid4().hex).get(run.id)
+    calls = {
+        "result": lambda one: one.result(timeout=20),
+        "status": lambda one: one.status(),
+        "cancel": lambda one: one.cancel(),
+        "terminate": lambda one: one.terminate("mine"),
+        "next_approval": lambda one: one.next_approval(timeout=5),
+    }
+
+    with pytest.raises(RequestRefused, match="has no run of that id"):
+        await calls[doing](theirs)
+
+    assert (await desk.bob.get(run.id).status()).state == "running"
+
+
+async def test_run_under_another_tag_key_is_known_by_the_store(desk: Desk) -> None:
+    other = RunwardClient(
+        desk.rw.temporal, issuer=desk.key, reader=desk.reader, tag_key="a key of sixteen chars"
+    )
+    run = await desk.ada.start("support", "wait")
+    again = other.acting_as("ada", tenant=desk.tenant).get(run.id)
+    with pytest.raises(RequestRefused, match="has no run of that id"):
+        await again.status()
+    desk.confirm(run, "")
+
+    assert (await again.status()).state == "running"
 
 
 async def test_failed_run_is_an_agent_error_with_its_reason(desk: Desk) -> None:

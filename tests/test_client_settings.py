@@ -23,14 +23,15 @@ def test_given_beats_environment_beats_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "runward.toml").write_text(
-        'database_url = "file"\ntask_queue = "file"\ntenant = "file"\n'
+        'database_url = "postgres://file"\ntask_queue = "file"\ntenant = "file"\n'
     )
     monkeypatch.setenv("RUNWARD_TASK_QUEUE", "environment")
-    monkeypatch.setenv("RUNWARD_DATABASE_URL", "environment")
+    monkeypatch.setenv("RUNWARD_DATABASE_URL", "postgres://environment")
 
-    found = Settings.load(database_url="given", user=None)
+    found = Settings.load(database_url="postgres://given", user=None)
 
-    assert (found.dsn, found.task_queue, found.tenant) == ("given", "environment", "file")
+    assert found.dsn == "postgres://given"
+    assert (found.task_queue, found.tenant) == ("environment", "file")
 
 
 def test_worker_sweeps_as_often_as_the_setting_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,3 +92,24 @@ def test_temporal_has_a_default_only_where_guessing_is_fine() -> None:
 def test_unknown_profile_is_named() -> None:
     with pytest.raises(ConfigurationError, match="nobody"):
         temporal_connection(profile="nobody")
+
+
+@pytest.mark.parametrize("dsn", ["ada:secret@h/d", "mysql://ada:secret@h/d", "postgres://h:x/d"])
+def test_what_is_no_dsn_is_refused_without_being_shown(dsn: str) -> None:
+    with pytest.raises(ConfigurationError, match="The setting 'database_url'") as refused:
+        Settings.load(database_url=dsn)
+
+    assert "secret" not in str(refused.value) and "Value error" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "dsn", ["postgres:///d?host=/tmp", "postgresql://u:p%40@h:1,[::1]:2,h/d", "postgresql://h"]
+)
+def test_every_form_of_a_dsn_is_taken(dsn: str) -> None:
+    assert Settings.load(database_url=dsn).dsn == dsn
+
+
+def test_every_setting_is_documented() -> None:
+    said = (Path(__file__).parent.parent / "docs" / "settings.md").read_text()
+
+    assert [one for one in Settings.model_fields if f"`RUNWARD_{one.upper()}`" not in said] == []

@@ -243,7 +243,8 @@ async def test_a_filter_in_front_of_the_model_says_so() -> None:
 
 async def test_a_read_timeout_may_have_been_billed() -> None:
     async with calling(Reply(hang=True), timeout_s=0.05) as (provider, _):
-        found = await error_of(provider)
+        async with asyncio.timeout(2):
+            found = await error_of(provider)
 
     assert str(found) == "openai was not reached or did not answer (ReadTimeout)"
     assert (found.retryable, found.unbilled) == (True, False)

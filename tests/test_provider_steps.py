@@ -102,7 +102,6 @@ async def charged(owner: Owner, stack: Stack) -> tuple[int, int, int]:
         ("refusal", "model refused"),
         ("filtered", "content filtered"),
         ("incomplete", "model stopped early"),
-        ("length", "max_output_tokens_exceeded"),
     ],
 )
 async def test_what_is_no_answer_does_not_look_like_one(
@@ -113,6 +112,16 @@ async def test_what_is_no_answer_does_not_look_like_one(
     asked = await run(stack, says("I was about", half, stop=stop), fails=reason)
 
     assert asked.shop.lookups == []
+    assert await charged(owner, stack) == (0, USED.tokens, 0)
+
+
+async def test_an_answer_cut_by_length_interrupts_the_run(stack: Stack, owner: Owner) -> None:
+    """Its calls may be cut, too: none of them runs, and the ledger has what was billed."""
+    half = ToolCall(id="c1", name="lookup_order", arguments=LOOKUP)
+    asked = await run(stack, says("I was about", half, stop="length"))
+
+    assert asked.result.interruption_reason == "max_output_tokens_exceeded"
+    assert (asked.result.interrupted, asked.result.output, asked.shop.lookups) == (True, "", [])
     assert await charged(owner, stack) == (0, USED.tokens, 0)
 
 

@@ -58,3 +58,11 @@ async def test_a_statement_that_was_cancelled_harms_no_later_one(database_url: s
 
     assert await database.value("select 1") == 1
     await database.close()
+
+
+async def test_a_server_that_is_away_is_named_without_its_password() -> None:
+    database = Database("postgresql://ada:secret@127.0.0.1:1/ours")
+
+    with pytest.raises(StoreUnavailable, match=r"the store at 127\.0\.0\.1:1\b") as caught:
+        await database.open()
+    assert "secret" not in str(caught.value)

@@ -55,6 +55,11 @@ async def test_answers_with_namespace_and_search_attributes() -> None:
     assert await all_gone(processes)
 
 
+def histories(folder: Path) -> list[Path]:
+    """Returns the files that hold histories."""
+    return list(folder.glob("temporal.sqlite*"))
+
+
 async def test_second_start_finds_the_executions(tmp_path: Path) -> None:
     async with TemporalDevServer(await binary(), tmp_path, ui=False) as server:
         client = await Client.connect(server.address, namespace=NAMESPACE)
@@ -64,6 +69,7 @@ async def test_second_start_finds_the_executions(tmp_path: Path) -> None:
         found = await client.get_workflow_handle("kept").describe()
 
         assert found.run_id == handle.result_run_id
+    assert {one.stat().st_mode & 0o777 for one in histories(tmp_path)} == {0o600}
 
 
 @pytest.mark.parametrize("durable", [False, True])

@@ -145,11 +145,13 @@ async def test_what_the_documentation_shows_passes(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(block("README.md", "# shop.py"))
     (tmp_path / "test_answers.py").write_text(block("README.md", "# test_answers.py"))
     (tmp_path / "test_shop.py").write_text(block("docs/testing.md", "# test_shop.py"))
+    for name in ("payments.py", "test_payments.py"):
+        (tmp_path / name).write_text(block("docs/own-workflows.md", f"# {name}"))
     (tmp_path / "pytest.ini").write_text(block("docs/testing.md", "# pytest.ini"))
 
     ended = await session(tmp_path)
 
-    ended.shows("3 passed")
+    ended.shows("4 passed")
     assert len(ended.processes) > 4, "two servers, each with its guardian"
     assert await all_gone(ended.processes)
 

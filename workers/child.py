@@ -30,7 +30,8 @@ class ChildOrder:
     """What to run and how to end it. `argv[0]` is a path; `log` takes stdout and stderr."""
 
     argv: Sequence[str]
-    log: Path
+    log: Path = Path(os.devnull)
+    our_output: bool = False  # the child writes to our own stdout and stderr, not to a log
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     cwd: Path = Path("/")
     user: int | None = None  # uid and gid to become; needs root
@@ -57,12 +58,14 @@ class Child:
     async def start(cls, order: ChildOrder) -> Self:
         """Return the child once its program runs; raise `ChildFailed` if it cannot be executed."""
         reading, lifeline = os.pipe()
-        log = os.open(order.log, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        log = -1 if order.our_output else os.open(order.log, flags, 0o600)
         try:
             guardian = await _start_guardian(order, reading, log)
         except BaseException:
             os.close(lifeline)
-            os.close(log)
+            if log >= 0:
+                os.close(log)
             raise
         finally:
             os.close(reading)
@@ -103,9 +106,8 @@ class Child:
     def failure(self, asked: str) -> ChildFailed:
         """Return the error to raise when `asked` did not come true, with the end of the log."""
         state = "still runs" if self.returncode is None else f"ended with code {self.returncode}"
-        return ChildFailed(
-            f"{asked}: {self.order.argv[0]} {state}. The end of {self.order.log}:\n{self._tail()}"
-        )
+        said = "" if self.order.our_output else f". The end of {self.order.log}:\n{self._tail()}"
+        return ChildFailed(f"{asked}: {self.order.argv[0]} {state}{said}")
 
     def _tail(self) -> str:
         if self._log < 0:
@@ -127,6 +129,17 @@ class Child:
 
 
 async def _start_guardian(order: ChildOrder, reading: int, log: int) -> asyncio.subprocess.Process:
+    out = os.dup(1) if log < 0 else -1  # the guardian's own stdout is for the child's id
+    try:
+        return await _guardian(order, reading, log, out)
+    finally:
+        if out >= 0:
+            os.close(out)
+
+
+async def _guardian(
+    order: ChildOrder, reading: int, log: int, out: int
+) -> asyncio.subprocess.Process:
     words = {
         "argv": [str(word) for word in order.argv],
         "cwd": str(order.cwd),
@@ -134,6 +147,7 @@ async def _start_guardian(order: ChildOrder, reading: int, log: int) -> asyncio.
         "stop_signal": int(order.stop_signal),
         "stop_wait_s_max": order.stop_wait_s_max,
         "held": list(order.held),
+        "out": out,
         "remove": [str(folder) for folder in order.remove],
         "parent": os.getpid(),
     }
@@ -141,11 +155,11 @@ async def _start_guardian(order: ChildOrder, reading: int, log: int) -> asyncio.
         *(sys.executable, "-I", "-S", str(GUARDIAN), json.dumps(words)),
         stdin=reading,
         stdout=asyncio.subprocess.PIPE,
-        stderr=log,
+        stderr=log if log >= 0 else None,
         env=dict(order.env),
         # Ctrl-C in the terminal is for us; we decide when the children stop.
         start_new_session=True,
-        pass_fds=tuple(order.held),
+        pass_fds=(*order.held, *([out] if out >= 0 else [])),
     )
 
 

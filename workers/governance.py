@@ -24,13 +24,13 @@ from runward.contracts.shapes import Shape
 from runward.contracts.tools import Tool
 from runward.interceptors.approvals import Approvals
 from runward.interceptors.budget import Budgets
-from runward.interceptors.describing import describer
 from runward.interceptors.foreign import ForeignCall
 from runward.interceptors.identity import Identity
 from runward.interceptors.permissions import Permissions
 from runward.interceptors.step import Governance
 from runward.store.pool import Store
 from runward.store.prices import price
+from runward.workers.retention import describing
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def assemble(client: Client, store: Store, given: Definitions) -> Assembly:
     governance = Governance(
         store,
         shapes,
-        Identity(store, describer(client), given.agents, given.policy),
+        Identity(store, describing(client, store), given.agents, given.policy),
         Permissions(given.policy),
         Budgets(given.budget),
         Approvals(given.approver_role),

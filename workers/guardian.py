@@ -28,8 +28,9 @@ _stop_asked = False
 def main() -> int:
     """Start the child described in argv[1] and return its exit code (128 + n after signal n)."""
     order: dict[str, Any] = json.loads(sys.argv[1])
-    for descriptor in order["held"]:
-        # A lock is ours as long as we watch; the child must not carry it on.
+    for descriptor in (*order["held"], *([order["out"]] if order["out"] >= 0 else [])):
+        # A lock is ours as long as we watch; the child must not carry it on. `out` becomes its
+        # stdout under another number.
         os.set_inheritable(descriptor, False)
     wake = _listen_to_signals()
     executed, executing = os.pipe()  # both close on exec
@@ -79,7 +80,7 @@ def _become_child(order: dict[str, Any], executing: int) -> NoReturn:
     try:
         os.setsid()
         _point_at_null(0)
-        os.dup2(2, 1)
+        os.dup2(2 if order["out"] < 0 else order["out"], 1)
         # Python ignores SIGPIPE, and ignored signals stay ignored across exec.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.chdir(order["cwd"])

@@ -2,7 +2,8 @@
 
 Every worker sweeps. That is harmless: the first closing wins, and each holds for itself what it
 saw. Nothing is closed on a guess: an execution that Temporal does not know may live in another
-namespace, so its run is left as it is, and told.
+namespace, so its run is left as it is, and told. Where settings ask for it, a sweep also deletes
+what runs that ended long ago have left (`retention.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from runward.contracts.errors import RunwardError
 from runward.contracts.runs import EndState
 from runward.contracts.steps import Closing, Run
 from runward.store.pool import Store
+from runward.workers.retention import Deletion, Retention
 
 SWEEP_EVERY = timedelta(seconds=SWEEP_EVERY_S_DEFAULT)
 QUIET_FOR = timedelta(seconds=60)  # runs in which an attempt began since then are alive
@@ -48,6 +50,7 @@ class Swept:
     closed: int = 0
     running: int = 0
     lost: int = 0  # runs whose execution Temporal does not know
+    deleted: int = 0  # rows of runs that ended long ago
 
 
 class Sweeper:
@@ -60,11 +63,13 @@ class Sweeper:
         *,
         every: timedelta = SWEEP_EVERY,
         quiet_for: timedelta = QUIET_FOR,
+        retention: Retention | None = None,
     ) -> None:
         self._store = store
         self._client = client
         self._every = every
         self._quiet_for = quiet_for
+        self._deletion = Deletion(store, client, retention or Retention())
         self._next = 0  # where the next sweep begins among the candidates
 
     async def run(self) -> None:
@@ -87,7 +92,7 @@ class Sweeper:
                     swept.lost,
                     self._client.namespace,
                 )
-            if swept.closed or swept.forfeited:
+            if swept.closed or swept.forfeited or swept.deleted:
                 _LOG.info("swept: %s", swept)
 
     async def once(self) -> Swept:
@@ -108,12 +113,19 @@ class Sweeper:
                 self._next -= 1  # it is no candidate any more, and those behind it move up
             else:
                 running += 1
-        return Swept(forfeited, closed, running, lost)
+        # Last: whatever keeps it from deleting, runs are closed and holds charged.
+        return Swept(forfeited, closed, running, lost, await self._deletion.once())
 
 
-async def sweep(store: Store, client: Client, *, quiet_for: timedelta = QUIET_FOR) -> Swept:
+async def sweep(
+    store: Store,
+    client: Client,
+    *,
+    quiet_for: timedelta = QUIET_FOR,
+    retention: Retention | None = None,
+) -> Swept:
     """Returns what one sweep did."""
-    return await Sweeper(store, client, quiet_for=quiet_for).once()
+    return await Sweeper(store, client, quiet_for=quiet_for, retention=retention).once()
 
 
 async def _forfeit(store: Store) -> int:

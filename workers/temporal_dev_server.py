@@ -126,6 +126,7 @@ class TemporalDevServer:
             self._child = await Child.start(self._order(folder))
             try:
                 await self._wait_until_ready(self._child)
+                _keep_private(folder)
                 return
             except ChildFailed as error:
                 await self._child.stop()
@@ -191,3 +192,9 @@ class TemporalDevServer:
             shutil.rmtree(self._folder, ignore_errors=True)
         if self._lock is not None:
             self._lock.release()
+
+
+def _keep_private(folder: Path) -> None:
+    """Lets only this user read the histories, which hold prompts; later files take the mode."""
+    for path in folder.glob("temporal.sqlite*"):
+        path.chmod(0o600)

@@ -31,12 +31,13 @@ from runward.contracts.errors import ConfigurationError
 from runward.store.pool import Store
 from runward.workers.app import load_app
 from runward.workers.plugin import WORKER_ROLE, RunwardPlugin
+from runward.workers.retention import Retention
+from runward.workers.sizing import machine, sizing
 from runward.workers.sweeper import SWEEP_EVERY, Sweeper
 
 GRACE = timedelta(seconds=10)  # for activities under way, before they are cancelled
 DRAIN_S_MAX = 15.0  # the grace and what follows; an activity may not listen to its cancellation
 POLLS_S_MAX = 10.0
-CACHED_WORKFLOWS_MAX = 1000
 STICKY_TIMEOUT = timedelta(seconds=3)  # how long a run waits for a worker that has died
 HEARTBEAT_THROTTLE_MAX = timedelta(seconds=1)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -50,9 +51,13 @@ async def run(
     temporal_address: str,
     task_queue: str,
     sweep_every_s: float = SWEEP_EVERY_S_DEFAULT,
+    retention_content_days: int | None = None,
+    retention_steps_days: int | None = None,
+    processes: int = 1,
 ) -> NoReturn:
     """Runs the worker until SIGTERM or SIGINT and ends this process.
 
+    `processes` is how many such processes share the machine; this one takes its part of it.
     It ends without the interpreter's own ending, in which native threads of the SDK abort in a few
     percent of all cases. Errors before it has connected are raised.
     """
@@ -68,6 +73,8 @@ async def run(
             where = client.service_client.config.target_host
             print(f"Worker {client.identity} polls {task_queue!r} at {where} for {app}", flush=True)
 
+        if processes == 1:  # of several, their parent says it once
+            _LOG.info("sized for this machine: %s", sizing(machine()))
         await serve(
             client,
             plugin,
@@ -75,6 +82,8 @@ async def run(
             stop=stop,
             on_polling=polls,
             sweep_every=timedelta(seconds=sweep_every_s),
+            retention=Retention(retention_content_days, retention_steps_days),
+            processes=processes,
         )
     except BaseException as error:  # noqa: BLE001  whatever it is, nobody above would get it
         leave(told(error))
@@ -108,6 +117,8 @@ async def serve(
     on_polling: Callable[[], None] = lambda: None,
     sweep_every: timedelta = SWEEP_EVERY,
     grace: timedelta = GRACE,
+    retention: Retention | None = None,
+    processes: int = 1,
 ) -> None:
     """Polls until `stop` is set, with a sweeper beside it, and returns when it has drained.
 
@@ -116,12 +127,14 @@ async def serve(
     """
     if plugin.database_url is None:
         raise ConfigurationError("A worker", "Its plugin has no database_url", "Set one")
-    worker = build(client, task_queue=task_queue, grace=grace)
+    worker = build(client, task_queue=task_queue, grace=grace, processes=processes)
     async with Store(plugin.database_url, role=WORKER_ROLE, connections_max=2) as store:
         await store.check_schema()
         working = asyncio.create_task(worker.run())
         beside = [
-            asyncio.create_task(Sweeper(store, client, every=sweep_every).run()),
+            asyncio.create_task(
+                Sweeper(store, client, every=sweep_every, retention=retention).run()
+            ),
             asyncio.create_task(_tell(client, task_queue, on_polling)),
             asyncio.create_task(_tell_labels(client)),
         ]
@@ -135,11 +148,21 @@ async def serve(
             await _drain(worker, working, grace)
 
 
-def build(client: Client, *, task_queue: str, grace: timedelta = GRACE, **more: Any) -> Worker:
-    """Returns a worker with our settings; `more` are further options of Temporal's `Worker`."""
+def build(
+    client: Client,
+    *,
+    task_queue: str,
+    grace: timedelta = GRACE,
+    processes: int = 1,
+    **more: Any,
+) -> Worker:
+    """Returns a worker with our settings, sized for one of so many processes on this machine.
+
+    `more` are further options of Temporal's `Worker`.
+    """
     given: dict[str, Any] = {
+        **sizing(machine(), processes).options,
         "task_queue": task_queue,
-        "max_cached_workflows": CACHED_WORKFLOWS_MAX,
         "graceful_shutdown_timeout": grace,
         "sticky_queue_schedule_to_start_timeout": STICKY_TIMEOUT,
         "max_heartbeat_throttle_interval": HEARTBEAT_THROTTLE_MAX,

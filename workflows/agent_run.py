@@ -25,6 +25,7 @@ from runward.contracts.outcomes import (
     OverBudget,
     Unknown,
 )
+from runward.contracts.providers import NO_ANSWER
 from runward.contracts.runs import (
     CloseResult,
     CloseStep,
@@ -80,6 +81,8 @@ class AgentRun:
             talk.turn += 1
             outcome = await self._model(talk)
             if isinstance(outcome, OverBudget):
+                return await self._interrupted(talk, outcome.reason)
+            if isinstance(outcome, Failed) and outcome.reason == NO_ANSWER["length"]:
                 return await self._interrupted(talk, outcome.reason)
             if not isinstance(outcome, ModelDone):
                 raise await self._failed(outcome)

@@ -83,7 +83,7 @@ async def _play(model: str, *, keep: bool) -> int:
         passed = 0
         for number, scene in enumerate(SCENES, 1):
             passed += await _scene(stage, number, scene)
-        _report(stage)
+        _report(stage, keep=keep)
         print(f"\n{passed}/{len(SCENES)} scenes passed", flush=True)
         if keep:
             tell("everything stays up until Ctrl-C")
@@ -109,7 +109,7 @@ async def _scene(stage: Stage, number: int, scene: Callable[[Stage], Awaitable[N
     return True
 
 
-def _report(stage: Stage) -> None:
+def _report(stage: Stage, *, keep: bool) -> None:
     """Prints the runs, what they cost, and where to look at them."""
     title("Runs")
     rows: list[tuple[str, ...]] = [("scene", "user", "asked", "end", "turns", "tokens", "USD")]
@@ -132,6 +132,8 @@ def _report(stage: Stage) -> None:
     table(rows)
     tell()
     tell(f"Temporal's UI: {stage.ui_url}/namespaces/default/workflows")
+    if not keep:
+        tell("It ends with this demonstration; `make demo ARGS=--keep` leaves everything up.")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,102 @@
+"""How much one worker process takes on: derived from the machine's cores and memory, and printed.
+
+Workflow code is bound to one core by the interpreter's lock, activities mostly wait for models. So
+cores give the number of processes, and memory gives what each of them keeps and has under way.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from temporalio.worker import PollerBehaviorAutoscaling
+
+MIB = 1024 * 1024
+# A cached run of 50 turns takes 0.21 MiB, measured; bounded by 0.3 in the bench.
+CACHED_RUN_BYTES = MIB * 3 // 10
+CACHED_SHARE = 4  # a quarter of the process's memory; the rest is for calls and users' code
+CACHED_RUNS = (100, 5_000)  # fewer: each waiting run is replayed; more: a restart replays them all
+# A model call under way holds its conversation three times: messages, request body, answer.
+CALL_BYTES = 2 * MIB
+CALLS_SHARE = 4
+# Fewer than Temporal's own default starve a process whose calls last 10 s; a core of 4 ms per step
+# is full with 500 calls of 2 s.
+CALLS = (100, 500)
+# More do not run at the same time, they only wait in turn inside their two seconds each. What waits
+# on the server instead can still go to another process.
+WORKFLOW_TASKS = 16
+# One poll in five looks for new runs (Temporal's own ratio), so five at least. Autoscaling needs a
+# server of 1.28; an older one leaves it at the initial number.
+POLLERS = (2, 5, 50)
+CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the processes of one `runward worker` share."""
+
+    cores: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """The bounds of one worker process."""
+
+    cached_runs: int
+    activities: int
+    workflow_tasks: int = WORKFLOW_TASKS
+    pollers_min: int = POLLERS[0]
+    pollers_first: int = POLLERS[1]
+    pollers_max: int = POLLERS[2]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.cached_runs} runs cached, {self.activities} activities and"
+            f" {self.workflow_tasks} workflow tasks at once, {self.pollers_min} to"
+            f" {self.pollers_max} pollers of each kind"
+        )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Returns this as options of Temporal's `Worker`."""
+        pollers = PollerBehaviorAutoscaling(
+            minimum=self.pollers_min, initial=self.pollers_first, maximum=self.pollers_max
+        )
+        return {
+            "max_cached_workflows": self.cached_runs,
+            "max_concurrent_activities": self.activities,
+            "max_concurrent_workflow_tasks": self.workflow_tasks,
+            "workflow_task_poller_behavior": pollers,
+            "activity_task_poller_behavior": pollers,
+        }
+
+
+def machine() -> Machine:
+    """Returns the cores and the memory that we may use: the container's, if there is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in CGROUP_LIMITS:
+        try:
+            memory = min(memory, int(path.read_text()))
+        except (OSError, ValueError):  # no such hierarchy, or "max"
+            continue
+    return Machine(cores or 1, memory)
+
+
+def sizing(found: Machine, processes: int = 1) -> Sizing:
+    """Returns the bounds of one of so many processes on the machine."""
+    share = found.memory_bytes // processes
+    return Sizing(
+        cached_runs=_within(CACHED_RUNS, share // CACHED_SHARE // CACHED_RUN_BYTES),
+        activities=_within(CALLS, share // CALLS_SHARE // CALL_BYTES),
+    )
+
+
+def _within(bounds: tuple[int, int], value: int) -> int:
+    return max(bounds[0], min(value, bounds[1]))
