@@ -9,8 +9,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from cachetools import LRUCache
+from temporalio.exceptions import ApplicationError
 
 from runward.contracts.encoding import digest
+from runward.contracts.errors import REFUSED
 from runward.contracts.outcomes import (
     AnyOutcome,
     ModelDone,
@@ -179,8 +181,11 @@ class Transcripts:
 
     async def answer(self, run: Run) -> str:
         """Returns the text of the last assistant message, which answered the run."""
-        last = (await self._store.transcripts.messages(run.tenant, run.run_id))[-1]
-        message = decode_message(last.content)
+        found = await self._store.transcripts.messages(run.tenant, run.run_id)
+        if not found:
+            text = "the run was answered, but its messages are gone: retention deleted them"
+            raise ApplicationError(text, type=REFUSED, non_retryable=True)
+        message = decode_message(found[-1].content)
         if not isinstance(message, AssistantMessage):
             raise Later("the last message is not an answer")
         return message.text

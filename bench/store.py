@@ -182,7 +182,7 @@ async def spent(cost: dict[str, float], name: str, store: Store) -> AsyncIterato
 def servers_cpu_s(store: Store) -> float:
     """Returns the CPU time of the processes behind the store's connections."""
     total = 0
-    for holder in store._database.pool._holders:
+    for holder in store._database.pool._holders:  # type: ignore[attr-defined]  # not in its stubs
         if holder._con is not None:
             pid = holder._con.get_server_pid()
             total += int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])

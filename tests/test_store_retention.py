@@ -12,7 +12,6 @@ from runward.contracts.encoding import digest
 from runward.contracts.errors import RequestRefused
 from runward.contracts.steps import Refused, TranscriptRow
 from runward.contracts.transcript import GENESIS
-from runward.store.migrate import migrate, migrations
 from runward.store.retention import Due, Part
 from tests.store_case import Case, tokens
 
@@ -140,7 +139,6 @@ async def test_nobody_can_delete_what_is_younger_than_a_day(case: Case) -> None:
         "update runward.run set content_gone_at = now()",
         "select runward.delete_content('t', 'r', 1)",
         "select runward.use_content('t', 'r', 'd', '')",
-        "select runward.amend('runward.step_open(jsonb, bytea[], int[], int)', 'a', 'b')",
     ],
 )
 async def test_the_worker_role_may_not_delete_by_itself(
@@ -282,26 +280,3 @@ async def test_a_list_of_what_is_due_goes_on_behind_its_last(case: Case) -> None
     behind = await case.store.retention.due("steps", 30, after=found[0], limit=10_000)
 
     assert [one for one in behind if one.tenant == case.tenant] == list(found[1:])
-
-
-async def test_content_of_before_the_migration_is_counted(empty_database_url: str) -> None:
-    """What steps refer to when the migration comes has its uses from then on."""
-    connection = await asyncpg.connect(empty_database_url)
-    try:
-        await migrate(empty_database_url)
-        for one in [one for one in reversed(migrations()) if one.version >= "0009"]:
-            await connection.execute(one.down)
-            await connection.execute(
-                "delete from runward.schema_migrations where version = $1", one.version
-            )
-        await connection.execute(
-            "insert into runward.content values ('t', 'd', 'x');"
-            "insert into runward.step (tenant, run_id, round, epoch, step, digest, kind, name,"
-            " state, outcome, message) values ('t', 'r', 0, 0, 's', '', '', '', 'done', 'x', 'd')"
-        )
-        await migrate(empty_database_url)
-        used = await connection.fetch("select * from runward.content_use")
-    finally:
-        await connection.close()
-
-    assert [tuple(one) for one in used] == [("t", "r", "d")]

@@ -16,9 +16,9 @@ from datetime import timedelta
 from importlib.metadata import version
 from typing import Any, NoReturn
 
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.api.enums.v1 import DescribeTaskQueueMode, TaskQueueType
+from temporalio.api.taskqueue.v1 import PollerInfo, TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
 from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import Worker
@@ -234,21 +234,40 @@ async def _tell_labels(client: Client) -> None:
         )
 
 
+def _pollers(said: DescribeTaskQueueResponse) -> list[PollerInfo]:
+    """Returns who polls, in either form of the answer."""
+    kinds = [kind for one in said.versions_info.values() for kind in one.types_info.values()]
+    return [*said.pollers, *(poller for kind in kinds for poller in kind.pollers)]
+
+
 async def _tell(client: Client, task_queue: str, on_polling: Callable[[], None]) -> None:
     """Calls back once the server has seen this process poll for activities."""
-    request = DescribeTaskQueueRequest(
+    kind = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
+    root = DescribeTaskQueueRequest(
         namespace=client.namespace,
         task_queue=TaskQueue(name=task_queue),
-        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+        task_queue_type=kind,
+    )
+    # The former tells who polls the queue's root partition; of several workers, not each does.
+    every = DescribeTaskQueueRequest(
+        namespace=client.namespace,
+        task_queue=TaskQueue(name=task_queue),
+        api_mode=DescribeTaskQueueMode.DESCRIBE_TASK_QUEUE_MODE_ENHANCED,
+        task_queue_types=[kind],
+        report_pollers=True,
     )
     deadline, pause = time.monotonic() + POLLS_S_MAX, 0.02
     while time.monotonic() < deadline:
         try:
-            seen = await client.workflow_service.describe_task_queue(request)
+            seen = [
+                poller.identity
+                for request in (root, every)
+                for poller in _pollers(await client.workflow_service.describe_task_queue(request))
+            ]
         except RPCError as error:
             _LOG.warning("Temporal does not say who polls %r: %s", task_queue, error)
             return
-        if any(one.identity == client.identity for one in seen.pollers):
+        if client.identity in seen:
             on_polling()
             return
         await asyncio.sleep(pause)

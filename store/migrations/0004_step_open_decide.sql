@@ -23,6 +23,12 @@ begin
     return;
   end if;
 
+  if r.content_gone_at is not null and r.state <> 'open' then
+    answer := runward.refused('closed', 'the run is ' || r.state
+      || ', and what it said was deleted by retention: start a new run');
+    return;
+  end if;
+
   -- 2. What is recorded beats every later verdict, and a closed run.
   select * into s from runward.step t where t.tenant = d.tenant and t.run_id = d.run_id
      and t.round = d.round and t.step = d.step and t.epoch = d.epoch;

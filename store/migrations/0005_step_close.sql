@@ -93,8 +93,7 @@ begin
        and t.step = c.step and t.round = c.round and t.epoch = c.epoch and t.state = 'pending';
   end if;
   if c.content is not null then
-    insert into runward.content (tenant, digest, content)
-    values (c.tenant, c.message, p_blobs[p_first + c.content]) on conflict do nothing;
+    perform runward.use_content(c.tenant, c.run_id, c.message, p_blobs[p_first + c.content]);
   end if;
   if c.transcript <> '[]' then
     insert into runward.transcript (tenant, run_id, head, previous, digest, content, prefix_bytes)

@@ -20,6 +20,9 @@ begin
     return origin.tenant;
   end if;
   select * into strict r from runward.run where tenant = origin.tenant and run_id = p_first;
+  if p_kind = 'reset' and r.content_gone_at is not null and r.state <> 'open' then
+    raise exception 'retention has deleted what a reset needs' using errcode = '22023';
+  end if;
   if p_kind = 'continued' and r.state <> 'open' then
     -- Registered all the same: what it asks is answered from what is recorded, or refused.
     null;
@@ -29,7 +32,8 @@ begin
     update runward.run
        set epoch = epoch + case p_kind when 'reset' then 1 else 0 end,
            round = round + case p_kind when 'retried' then 1 else 0 end,
-           state = 'open', closed_at = null, reason = '', result_digest = ''
+           state = 'open', closed_at = null, reason = '', result_digest = '',
+           content_gone_at = null, steps_gone_at = null
      where tenant = r.tenant and run_id = r.run_id returning * into r;
   end if;
   insert into runward.execution values

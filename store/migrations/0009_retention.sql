@@ -4,7 +4,8 @@
 -- answer's digest. So do its executions, the ledger's buckets, and every audit record.
 --
 -- A run is marked before the first of its rows goes, and a marked run is never opened again by a
--- reset: what it would look for, so as not to act twice, may be gone.
+-- reset: what it would look for, so as not to act twice, may be gone. The functions that a step goes
+-- through (step_open_one, step_close_one, run_adopt) see to that.
 alter table runward.run
   add column content_gone_at timestamptz,
   add column steps_gone_at timestamptz,
@@ -32,9 +33,6 @@ create table runward.content_use (
   primary key (tenant, run_id, digest)
 );
 create index content_use_digest on runward.content_use (tenant, digest);
-insert into runward.content_use (tenant, run_id, digest)
-select distinct s.tenant, s.run_id, s.message
-  from runward.step s join runward.content c on c.tenant = s.tenant and c.digest = s.message;
 
 -- Stores content and notes the use. The lock on the row keeps it from being deleted before the use
 -- is there to see; the deletion waits for nobody, so nobody waits for it in a circle.
@@ -200,61 +198,13 @@ begin
   return p_max - room;
 end $$;
 
--- The functions that a step goes through change by a few lines each. They are put into the text that
--- is there, so that only what changes stands here.
-create function runward.amend(p_function regprocedure, p_old text, p_new text) returns void
-language plpgsql as $$
-declare
-  body text := pg_get_functiondef(p_function);
-begin
-  if array_length(string_to_array(body, p_old), 1) is distinct from 2 then
-    raise exception '% does not have that text once', p_function;
-  end if;
-  execute replace(body, p_old, p_new);
-end $$;
-
-select runward.amend(
-  'runward.step_close_one(runward.ending, bytea[], int)',
-  $old$    insert into runward.content (tenant, digest, content)
-    values (c.tenant, c.message, p_blobs[p_first + c.content]) on conflict do nothing;$old$,
-  $new$    perform runward.use_content(c.tenant, c.run_id, c.message, p_blobs[p_first + c.content]);$new$
-);
--- Before what is recorded: a recorded outcome may have been emptied.
-select runward.amend(
-  'runward.step_open_one(runward.draft, bytea[], int, timestamptz, runward.ledger)',
-  $old$  -- 2. What is recorded beats$old$,
-  $new$  if r.content_gone_at is not null and r.state <> 'open' then
-    answer := runward.refused('closed', 'the run is ' || r.state
-      || ', and what it said was deleted by retention: start a new run');
-    return;
-  end if;
-
-  -- 2. What is recorded beats$new$
-);
-select runward.amend(
-  'runward.run_adopt(text, text, text, text)',
-  $old$  if p_kind = 'continued' and r.state <> 'open' then$old$,
-  $new$  if p_kind = 'reset' and r.content_gone_at is not null and r.state <> 'open' then
-    raise exception 'retention has deleted what a reset needs' using errcode = '22023';
-  end if;
-  if p_kind = 'continued' and r.state <> 'open' then$new$
-);
--- A further round needs nothing of those before it, and will leave rows of its own.
-select runward.amend(
-  'runward.run_adopt(text, text, text, text)',
-  $old$state = 'open', closed_at = null, reason = '', result_digest = ''$old$,
-  $new$state = 'open', closed_at = null, reason = '', result_digest = '',
-           content_gone_at = null, steps_gone_at = null$new$
-);
-
 revoke all on runward.retired, runward.content_use from public;
 grant select on runward.retired, runward.content_use to runward_reader;
 revoke execute on function
   runward.use_content(text, text, text, bytea),
   runward.retire(text[], text[], text, int),
   runward.delete_content(text, text, int),
-  runward.delete_retired(int),
-  runward.amend(regprocedure, text, text)
+  runward.delete_retired(int)
 from public;
 grant execute on function
   runward.retire(text[], text[], text, int),
@@ -262,38 +212,6 @@ grant execute on function
 to runward_worker;
 
 -- migrate:down
-select runward.amend(
-  'runward.run_adopt(text, text, text, text)',
-  $new$state = 'open', closed_at = null, reason = '', result_digest = '',
-           content_gone_at = null, steps_gone_at = null$new$,
-  $old$state = 'open', closed_at = null, reason = '', result_digest = ''$old$
-);
-select runward.amend(
-  'runward.run_adopt(text, text, text, text)',
-  $new$  if p_kind = 'reset' and r.content_gone_at is not null and r.state <> 'open' then
-    raise exception 'retention has deleted what a reset needs' using errcode = '22023';
-  end if;
-  if p_kind = 'continued' and r.state <> 'open' then$new$,
-  $old$  if p_kind = 'continued' and r.state <> 'open' then$old$
-);
-select runward.amend(
-  'runward.step_open_one(runward.draft, bytea[], int, timestamptz, runward.ledger)',
-  $new$  if r.content_gone_at is not null and r.state <> 'open' then
-    answer := runward.refused('closed', 'the run is ' || r.state
-      || ', and what it said was deleted by retention: start a new run');
-    return;
-  end if;
-
-  -- 2. What is recorded beats$new$,
-  $old$  -- 2. What is recorded beats$old$
-);
-select runward.amend(
-  'runward.step_close_one(runward.ending, bytea[], int)',
-  $new$    perform runward.use_content(c.tenant, c.run_id, c.message, p_blobs[p_first + c.content]);$new$,
-  $old$    insert into runward.content (tenant, digest, content)
-    values (c.tenant, c.message, p_blobs[p_first + c.content]) on conflict do nothing;$old$
-);
-drop function runward.amend(regprocedure, text, text);
 drop function runward.delete_retired(int);
 drop function runward.delete_content(text, text, int);
 drop function runward.retire(text[], text[], text, int);
