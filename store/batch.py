@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -49,7 +49,7 @@ class _Answer(asyncio.Future[Result]):
         return False
 
     def abandon(self) -> None:
-        """Ends the wait without an answer: the flush itself was cancelled."""
+        """Ends the wait without an answer, if there is none: the flush itself was cancelled."""
         super().cancel()
 
 
@@ -128,9 +128,16 @@ class GroupCommit(Generic[Item, Result]):
             lane.running += 1
             task = asyncio.get_running_loop().create_task(self._work(lane))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda done: self._worked(lane, done))
+
+    def _worked(self, lane: _Lane[Item, Result], task: asyncio.Task[None]) -> None:
+        """Lets go of whoever waits in a lane that nobody works on any more, also if none began."""
+        self._tasks.discard(task)
+        if task.cancelled():
+            _abandon(lane.queue)
 
     async def _work(self, lane: _Lane[Item, Result]) -> None:
+        batch: list[_Entry[Item, Result]] = []
         try:
             while batch := self._take(lane):
                 if lane.tenant is None:
@@ -138,6 +145,9 @@ class GroupCommit(Generic[Item, Result]):
                 else:
                     async with self._own_slots:
                         await self._flush(lane, batch)
+        except asyncio.CancelledError:
+            _abandon(batch)
+            raise
         finally:
             lane.running -= 1
 
@@ -148,9 +158,8 @@ class GroupCommit(Generic[Item, Result]):
             if batch and size + lane.queue[0].size > self._bytes_max:
                 break
             entry = lane.queue.popleft()
-            if not entry.answer.done():
-                batch.append(entry)
-                size += entry.size
+            batch.append(entry)
+            size += entry.size
         return batch
 
     async def _flush(self, lane: _Lane[Item, Result], batch: list[_Entry[Item, Result]]) -> None:
@@ -158,10 +167,6 @@ class GroupCommit(Generic[Item, Result]):
             self.flushes += 1
             results = await self._send([entry.item for entry in batch], lane.wait_ms)
             assert len(results) == len(batch), "one result for each item"
-        except asyncio.CancelledError:
-            for entry in batch:
-                entry.answer.abandon()
-            raise
         except Exception as error:  # noqa: BLE001  whoever waits must hear of any error
             await self._failed(lane, batch, error)
         else:
@@ -177,7 +182,7 @@ class GroupCommit(Generic[Item, Result]):
         for entry, result in zip(batch, results, strict=True):
             if isinstance(result, Locked):
                 locked.append(entry)
-            elif not entry.answer.done():
+            else:
                 entry.answer.set_result(result)
         if locked:
             self._locked(lane, locked, until=_now() + OWN_LANE_S)
@@ -216,9 +221,13 @@ class GroupCommit(Generic[Item, Result]):
 
 def _refuse(entries: Sequence[_Entry[Item, Result]], error: BaseException) -> None:
     for entry in entries:
-        if not entry.answer.done():
-            # One object each: a traceback grows on the error it is raised with.
-            entry.answer.set_exception(translate(error))
+        # One object each: a traceback grows on the error it is raised with.
+        entry.answer.set_exception(translate(error))
+
+
+def _abandon(entries: Iterable[_Entry[Any, Any]]) -> None:
+    for entry in entries:
+        entry.answer.abandon()
 
 
 def _now() -> float:

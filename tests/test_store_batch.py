@@ -130,6 +130,24 @@ async def test_a_caller_cancelled_during_the_flush_does_not_harm_the_others() ->
     assert await asyncio.gather(*tasks) == [0, 2, 4]
 
 
+async def test_whoever_waits_is_let_go_when_the_process_ends() -> None:
+    """Those in a flush, those behind it, and those whose lane has not begun yet."""
+    sink = Sink()
+    to = commit(sink)
+    sink.gate.clear()
+    tasks = [asyncio.create_task(put(to, 0))]
+    await sink.busy.wait()
+    tasks += [asyncio.create_task(put(to, n)) for n in (1, 2)]
+    await asyncio.sleep(0)
+
+    for task in (*tasks, *to._tasks):
+        task.cancel()
+    async with asyncio.timeout(5):
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [type(one) for one in ends] == [asyncio.CancelledError] * 3
+
+
 async def test_a_locked_item_waits_in_a_lane_of_its_tenant() -> None:
     """The others have their answers already; a lane that waited in vain asks only briefly."""
     sink = Sink()
