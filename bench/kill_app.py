@@ -13,7 +13,7 @@ from kill_ledgers import Effect, LedgerClient
 from runward import Agent, Budget, Cap, RunwardPlugin, StandardPermissions, ToolContext, tool
 from runward.contracts.providers import ModelRequest
 from runward.contracts.transcript import AssistantMessage, UserMessage
-from runward.testing.scripted import (
+from runward.testing.scripts import (
     Call,
     FileLedger,
     ScriptedProvider,

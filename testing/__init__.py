@@ -9,9 +9,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# At once, though all others wait: imported later, the module would take the function's name.
-from runward.testing.scripted import scripted
-
 if TYPE_CHECKING:
     from runward.testing.replaying import replay
     from runward.testing.scripts import (
@@ -34,6 +31,7 @@ if TYPE_CHECKING:
         billed,
         failing,
         say,
+        scripted,
     )
     from runward.testing.servers import Addresses
     from runward.testing.stack import Stack

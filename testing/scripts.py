@@ -1,4 +1,4 @@
-"""Scripted models and short words for what they say; imported as `runward.testing.scripted`.
+"""Scripted models and short words for what they say.
 
 Script([ask("lookup_order", order_id="17"), say("It is on its way.")])
 """
@@ -22,6 +22,7 @@ from runward.activities.provider_scripted import (
     Turn,
 )
 from runward.activities.scripted_ledger import Bill, FileLedger, Ledger, MemoryLedger, billed
+from runward.contracts.agents import Agent
 from runward.contracts.providers import ModelRequest, ModelResponse
 from runward.contracts.usage import Usage
 
@@ -48,7 +49,17 @@ __all__ = [
     "billed",
     "failing",
     "say",
+    "scripted",
 ]
+
+
+def scripted(agent: Agent[Any] | str, /, *turns: Turn) -> ScriptedModel:
+    """Returns a provider that says these turns in the place of an agent's model.
+
+    `providers=[scripted(support, ask("refund", order_id="17"), say("Refunded."))]`; instead of an
+    agent, its model as text will do. Each run begins at the first turn.
+    """
+    return ScriptedModel(agent if isinstance(agent, str) else agent.model, turns)
 
 
 class ScriptedModel:

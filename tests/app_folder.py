@@ -16,7 +16,7 @@ APP = """
 import asyncio
 from pathlib import Path
 from runward import Agent, RunwardPlugin
-from runward.testing.scripted import FileLedger, Script, ScriptedProvider, Slow, failing, say
+from runward.testing.scripts import FileLedger, Script, ScriptedProvider, Slow, failing, say
 
 async def hold(seconds):
     Path("inside").touch()

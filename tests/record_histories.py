@@ -15,7 +15,7 @@ from temporalio.client import WorkflowFailureError
 
 from runward.client.run_handle import RunHandle
 from runward.store.migrate import migrate
-from runward.testing.scripted import Call, ask, ask_all, say
+from runward.testing.scripts import Call, ask, ask_all, say
 from runward.testing.servers import Servers
 from runward.testing.stack import Stack
 from tests.support import App

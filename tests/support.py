@@ -14,7 +14,7 @@ from temporalio.client import Client
 
 from runward.contracts.agents import Agent
 from runward.contracts.tools import Tool, ToolContext, tool
-from runward.testing.scripted import MemoryLedger, Script, ScriptedProvider, Turn
+from runward.testing.scripts import MemoryLedger, Script, ScriptedProvider, Turn
 from runward.testing.stack import Stack
 
 

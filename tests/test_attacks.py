@@ -33,7 +33,7 @@ from runward.contracts.tools import tool
 from runward.contracts.transcript import AssistantMessage, ToolCall
 from runward.contracts.wire import JSON_PLAIN
 from runward.store.pool import Store
-from runward.testing.scripted import Hang, ask, failing, say
+from runward.testing.scripts import Hang, ask, failing, say
 from runward.testing.stack import Stack
 from runward.workflows.payloads import raw, read
 from tests.attacker import LOOK_AGAIN_S, Attacker, payload

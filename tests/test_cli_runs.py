@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runward.testing.scripted import ask, say
+from runward.testing.scripts import ask, say
 from runward.testing.stack import Stack
 from tests.support import App
 

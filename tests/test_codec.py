@@ -13,7 +13,7 @@ from temporalio.worker import Worker
 
 from runward.client.reader import DirectReader
 from runward.client.runward_client import RunwardClient
-from runward.testing.scripted import ask, say
+from runward.testing.scripts import ask, say
 from runward.testing.stack import Stack
 from tests.support import App
 

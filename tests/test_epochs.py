@@ -18,8 +18,8 @@ from runward.client.runs import ActingClient
 from runward.contracts.errors import ApprovalRefused
 from runward.contracts.tools import tool
 from runward.store.pool import Store
-from runward.testing.scripted import Call as Ask
-from runward.testing.scripted import Script, ScriptedProvider, Slow, ask, ask_all, failing, say
+from runward.testing.scripts import Call as Ask
+from runward.testing.scripts import Script, ScriptedProvider, Slow, ask, ask_all, failing, say
 from runward.testing.stack import Stack
 from runward.workers.sweeper import sweep
 from runward.workers.temporal_binary import find_temporal

@@ -23,7 +23,7 @@ import pytest
 from bench.kill_ledgers import Ledger
 from bench.kill_proxy import Function, Proxy, Side
 from runward.contracts.policy import StandardPermissions
-from runward.testing.scripted import FileLedger, ask, say
+from runward.testing.scripts import FileLedger, ask, say
 from runward.testing.stack import Stack
 from runward.workers.child import Child, ChildOrder
 from tests.support import App

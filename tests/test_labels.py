@@ -23,8 +23,8 @@ from runward.client.runward_client import RunwardClient
 from runward.contracts.budget import Budget, Cap
 from runward.contracts.errors import ConfigurationError
 from runward.contracts.identity import Principal
-from runward.testing.scripted import Call as Ask
-from runward.testing.scripted import ask, ask_all, say
+from runward.testing.scripts import Call as Ask
+from runward.testing.scripts import ask, ask_all, say
 from runward.testing.stack import Stack
 from runward.workers.worker import serve
 from tests.support import App

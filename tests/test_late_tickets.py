@@ -15,7 +15,7 @@ from runward.contracts.identity import Issuer, Ticket, verify
 from runward.contracts.policy import StandardPermissions
 from runward.contracts.tools import tool
 from runward.interceptors import identity
-from runward.testing.scripted import ask, say
+from runward.testing.scripts import ask, say
 from runward.testing.stack import Stack
 from tests.support import App, reset
 from tests.users_code import Cards, ChargesTwice

@@ -10,7 +10,7 @@ import pytest
 
 from runward.contracts.errors import WAITING
 from runward.contracts.runs import RunResult
-from runward.testing.scripted import ask, say
+from runward.testing.scripts import ask, say
 from runward.testing.stack import Stack
 from runward.workers.governance import Assembly
 from runward.workers.plugin import RunwardPlugin

@@ -11,7 +11,7 @@ import pytest
 from runward.activities import scripted_ledger
 from runward.activities.scripted_ledger import Bill, FileLedger, billed
 from runward.contracts.usage import Usage
-from runward.testing.scripted import Fail, failing, say
+from runward.testing.scripts import Fail, failing, say
 from tests.test_provider_scripted import error_of, playing, request
 
 

@@ -77,7 +77,7 @@ def test_no_provider_module_imports_an_sdk() -> None:
 import sys
 from runward.activities.providers import Providers
 import runward.activities.provider_anthropic, runward.activities.provider_openai
-import runward.testing.scripted
+import runward.testing.scripts
 Providers().get("anthropic"), Providers().get("openai")
 print(*sorted({"anthropic", "httpx2", "openai", "temporalio"} & sys.modules.keys()))
 """

@@ -12,7 +12,7 @@ from runward.activities.scripted_ledger import Bill, Ledger, MemoryLedger, bille
 from runward.contracts.providers import ModelError, ModelRequest, Provider
 from runward.contracts.transcript import AssistantMessage, Message, ToolMessage, UserMessage
 from runward.contracts.usage import Usage
-from runward.testing.scripted import (
+from runward.testing.scripts import (
     Call,
     Cut,
     Fail,

@@ -21,7 +21,7 @@ from runward.contracts.errors import AgentError, ConfigurationError
 from runward.contracts.steps import Closing
 from runward.store.migrate import migrate
 from runward.store.pool import Store
-from runward.testing.scripted import ask, say
+from runward.testing.scripts import ask, say
 from runward.testing.servers import Addresses
 from runward.testing.stack import Stack
 from runward.workers import retention

@@ -7,8 +7,8 @@ import pytest
 from runward.contracts.budget import Budget, Cap
 from runward.contracts.errors import AgentError, ApprovalRefused
 from runward.contracts.policy import StandardPermissions
-from runward.testing.scripted import Call as Ask
-from runward.testing.scripted import ask, ask_all, ask_badly, say
+from runward.testing.scripts import Call as Ask
+from runward.testing.scripts import ask, ask_all, ask_badly, say
 from runward.testing.stack import Stack
 from tests.support import App
 

@@ -14,7 +14,7 @@ from temporalio.client import WorkflowHistory
 from runward.contracts.agents import Agent
 from runward.contracts.audit import leaf_hash
 from runward.contracts.tools import ToolContext, tool
-from runward.testing.scripted import ask, say, scripted
+from runward.testing.scripts import ask, say, scripted
 from runward.testing.stack import Stack
 from tests.support import App
 

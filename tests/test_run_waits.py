@@ -7,7 +7,7 @@ import asyncio
 from runward.contracts import names
 from runward.contracts.budget import Budget, Cap
 from runward.interceptors.concern import Attempt
-from runward.testing.scripted import ask, say
+from runward.testing.scripts import ask, say
 from runward.testing.stack import Stack
 from tests.support import App
 

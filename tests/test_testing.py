@@ -28,14 +28,14 @@ def test_each_name_is_there(name: str) -> None:
 def test_names_come_in_any_order_of_imports() -> None:
     """`scripted` is a function, though a module has the same name."""
     code = (
-        "import runward.testing.scripted; from runward.testing.scripted import say\n"
+        "import runward.testing.scripts; from runward.testing.scripts import say\n"
         "from runward.testing import scripted; scripted('a:b', say('c'))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    for module in (runward.testing, sys.modules["runward.testing.scripted"]):
+    for module in (runward.testing, sys.modules["runward.testing.scripts"]):
         with pytest.raises(AttributeError, match="Nonsense"):
             _ = module.Nonsense
 

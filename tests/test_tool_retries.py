@@ -11,7 +11,7 @@ import pytest
 from runward.contracts.errors import ConfigurationError
 from runward.contracts.tools import Tool, ToolContext, tool
 from runward.contracts.transcript import ToolMessage, decode_message
-from runward.testing.scripted import ask, say
+from runward.testing.scripts import ask, say
 from runward.testing.stack import Stack
 from tests.support import App
 from tests.users_code import Cards

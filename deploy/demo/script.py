@@ -13,7 +13,7 @@ from runward.activities.provider_scripted import BYTES_PER_TOKEN, measure
 from runward.contracts.providers import ModelRequest
 from runward.contracts.transcript import AssistantMessage, ToolCall, ToolMessage, UserMessage
 from runward.contracts.usage import Usage
-from runward.testing.scripted import Turn, ask, say
+from runward.testing.scripts import Turn, ask, say
 
 SCRIPTED_MODEL = "scripted:support"
 

@@ -8,7 +8,7 @@ from ledgers import LedgerClient
 from script import SCRIPTED_MODEL, support_script
 
 from runward import Agent, Budget, Cap, RunwardPlugin, ToolContext, tool
-from runward.testing.scripted import ScriptedProvider
+from runward.testing.scripts import ScriptedProvider
 
 # A real model counts more tokens for the same words.
 TOKENS_PER_DAY, TOKENS_PER_DAY_SCRIPTED = 12_000, 5_000
