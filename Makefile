@@ -9,7 +9,7 @@ STAMP := .venv/.runward-setup
 UV = $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint docs bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,7 +40,11 @@ lint: setup ## check style, types and the directions of imports
 	MYPYPATH=bench:deploy/demo .venv/bin/mypy bench/*.py deploy/demo/*.py
 	cd .typing && ../.venv/bin/lint-imports --config ../pyproject.toml
 
-BENCHES := history tax kills store retention
+docs: setup ## build the documentation into site/, offline; what is made from code is made anew
+	$(RUN) -m docs.make
+	.venv/bin/zensical build --clean --strict
+
+BENCHES := history tax kills store retention watch sizes long_runs
 
 bench: setup ## run each benchmark briefly
 	@for name in $(BENCHES); do \
@@ -48,5 +52,5 @@ bench: setup ## run each benchmark briefly
 	done
 
 clean: ## remove what setup, tests and builds made in this folder (not .runward, the state of runs)
-	rm -rf .venv .uv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .uv build dist site .cache *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

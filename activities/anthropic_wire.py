@@ -7,9 +7,12 @@ digest; for this provider it stands for the text exactly as the model wrote it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
+from runward.activities.output_schema import FORMATS, Dialect, fitted, instruction
 from runward.activities.provider_answers import (
     arguments_object,
     arguments_text,
@@ -18,10 +21,19 @@ from runward.activities.provider_answers import (
     read_usage,
 )
 from runward.contracts.encoding import clean
+from runward.contracts.files import PDF
 from runward.contracts.providers import ModelRequest, ModelResponse, Stop
-from runward.contracts.transcript import AssistantMessage, Message, ToolCall, ToolMessage
+from runward.contracts.transcript import (
+    AssistantMessage,
+    FileRef,
+    Message,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
 from runward.contracts.usage import Usage
 
+NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 # What is not here is new to us, and was no normal end so far (`refusal` came like that).
 _STOPS: dict[object, Stop] = {
     "end_turn": "end",
@@ -32,6 +44,14 @@ _STOPS: dict[object, Stop] = {
     "refusal": "refusal",
     "content_filter": "filtered",  # what gateways to other models say
 }
+# What `output_config.format` knows of JSON Schema.
+OUTPUT = Dialect(
+    bounds=frozenset(),
+    formats=FORMATS | {"uri"},
+    optional_max=24,
+    unions_max=16,
+    recursive=False,
+)
 
 
 def write_request(request: ModelRequest) -> dict[str, Any]:
@@ -39,10 +59,17 @@ def write_request(request: ModelRequest) -> dict[str, Any]:
     parameters: dict[str, Any] = {
         "model": request.model,
         "max_tokens": request.max_output_tokens,
-        "messages": write_messages(request.messages),
+        "messages": write_messages(request.messages, request.files),
     }
-    if request.instructions:
-        parameters["system"] = [{"type": "text", "text": clean(request.instructions)}]
+    told = [clean(request.instructions)] if request.instructions else []
+    if request.output is not None:
+        schema = fitted(request.output, OUTPUT)
+        if schema is None:
+            told.append(instruction(request.output))
+        else:
+            parameters["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+    if told:
+        parameters["system"] = [{"type": "text", "text": one} for one in told]
     if request.tools:
         parameters["tools"] = [
             {"name": one.name, "description": one.description, "input_schema": one.schema}
@@ -63,7 +90,9 @@ def _cache(parameters: dict[str, Any]) -> None:
         block["cache_control"] = {"type": "ephemeral"}
 
 
-def write_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
+def write_messages(
+    messages: Iterable[Message], files: Mapping[str, bytes] = NO_FILES
+) -> list[dict[str, Any]]:
     """Returns the messages as turns of alternating roles.
 
     Results of parallel calls share one user turn, in front of what the user says: the API refuses
@@ -72,7 +101,7 @@ def write_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
     turns: list[dict[str, Any]] = []
     for message in messages:
         role = "assistant" if isinstance(message, AssistantMessage) else "user"
-        blocks = _write_blocks(message)
+        blocks = _write_blocks(message, files)
         if turns and turns[-1]["role"] == role:
             turns[-1]["content"].extend(blocks)
         elif blocks:
@@ -82,7 +111,7 @@ def write_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
     return turns
 
 
-def _write_blocks(message: Message) -> list[dict[str, Any]]:
+def _write_blocks(message: Message, files: Mapping[str, bytes]) -> list[dict[str, Any]]:
     text = clean(message.text)
     if isinstance(message, ToolMessage):
         block: dict[str, Any] = {"type": "tool_result", "tool_use_id": message.call_id}
@@ -92,6 +121,8 @@ def _write_blocks(message: Message) -> list[dict[str, Any]]:
             block["is_error"] = True
         return [block]
     blocks: list[dict[str, Any]] = [{"type": "text", "text": text}] if text.strip() else []
+    if isinstance(message, UserMessage):
+        return [*(_write_file(one, files[one.digest]) for one in message.files), *blocks]
     if isinstance(message, AssistantMessage):
         blocks += [
             {
@@ -103,6 +134,17 @@ def _write_blocks(message: Message) -> list[dict[str, Any]]:
             for one in message.calls
         ]
     return blocks
+
+
+def _write_file(file: FileRef, data: bytes) -> dict[str, Any]:
+    source = {
+        "type": "base64",
+        "media_type": file.media_type,
+        "data": b64encode(data).decode(),
+    }
+    if file.media_type != PDF:
+        return {"type": "image", "source": source}
+    return {"type": "document", "source": source} | ({"title": file.name} if file.name else {})
 
 
 def read_answer(body: bytes) -> ModelResponse:

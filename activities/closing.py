@@ -11,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 
 from runward.activities.transcripts import Transcripts
 from runward.contracts import names
-from runward.contracts.audit import Record
+from runward.contracts.audit import run_record
 from runward.contracts.errors import REFUSED
 from runward.contracts.runs import CloseResult, CloseStep
 from runward.contracts.steps import Closing, Run
@@ -48,21 +48,7 @@ class ClosingRuns:
 
 
 def _closing(run: Run, step: CloseStep, at: datetime) -> Closing:
-    record = Record(
-        kind="run_ended",
-        tenant=run.tenant,
-        user=run.user,
-        session=run.session,
-        run=run.run_id,
-        workflow=run.workflow_id,
-        step="",
-        attempt=0,
-        actor="worker",
-        agent=run.agent,
-        action=run.agent,
-        digest="",
-        at=at,
-        policy=run.policy,
-        outcome=step.state,
+    record = run_record(
+        "run_ended", run, action=run.agent, actor="worker", at=at, outcome=step.state
     )
     return Closing(step.state, step.reason[:1000], "", record.leaf)

@@ -7,9 +7,11 @@ API's own ids: a call under its id is refused without the reasoning that came wi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from runward.activities.output_schema import FORMATS, NUMBER_BOUNDS, Dialect, enveloped, fitted
 from runward.activities.provider_answers import (
     arguments_object,
     arguments_text,
@@ -19,8 +21,22 @@ from runward.activities.provider_answers import (
 )
 from runward.activities.provider_errors import shown
 from runward.contracts.encoding import clean
-from runward.contracts.providers import ModelError, ModelRequest, ModelResponse, Stop
-from runward.contracts.transcript import AssistantMessage, Message, ToolCall, ToolMessage
+from runward.contracts.files import PDF
+from runward.contracts.providers import (
+    ModelError,
+    ModelRequest,
+    ModelResponse,
+    OutputSpec,
+    Stop,
+)
+from runward.contracts.transcript import (
+    AssistantMessage,
+    FileRef,
+    Message,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
 from runward.contracts.usage import Usage
 
 # Why an answer is incomplete; any other reason is one that we do not ask for.
@@ -37,6 +53,13 @@ FILTERS = frozenset(
 )
 _PASSING = frozenset({"rate_limit_exceeded", "server_error", "vector_store_timeout"})
 _CODE = re.compile(r"[a-z_]{1,64}")
+# What `strict` knows of JSON Schema: every property is required, and roots are objects.
+STRICT = Dialect(
+    bounds=NUMBER_BOUNDS | {"maxItems", "minItems", "pattern"},
+    formats=FORMATS,
+    optional_max=0,
+    unions_max=5_000,
+)
 
 
 def write_request(request: ModelRequest) -> dict[str, Any]:
@@ -44,7 +67,7 @@ def write_request(request: ModelRequest) -> dict[str, Any]:
     parameters: dict[str, Any] = {
         "model": request.model,
         "max_output_tokens": request.max_output_tokens,
-        "input": [item for one in request.messages for item in _write_items(one)],
+        "input": [item for one in request.messages for item in _write_items(one, request.files)],
         "store": False,  # a copy that nobody governs
     }
     if request.instructions:
@@ -61,20 +84,44 @@ def write_request(request: ModelRequest) -> dict[str, Any]:
             }
             for one in request.tools
         ]
+    if request.output is not None:
+        parameters["text"] = {"format": _write_output(request.output)}
     return parameters
 
 
-def _write_items(message: Message) -> Iterator[dict[str, Any]]:
+def _write_output(spec: OutputSpec) -> dict[str, Any]:
+    strict = fitted(spec, STRICT)
+    return {
+        "type": "json_schema",
+        "name": spec.name,
+        "schema": enveloped(spec.schema) if strict is None else strict,
+        "strict": strict is not None,
+    }
+
+
+def _write_items(message: Message, files: Mapping[str, bytes]) -> Iterator[dict[str, Any]]:
     text = clean(message.text)
     if isinstance(message, ToolMessage):
         # There is no place for `is_error`; each of our error texts says that it is one.
         yield {"type": "function_call_output", "call_id": message.call_id, "output": text}
+        return
+    if isinstance(message, UserMessage) and message.files:
+        parts = [_write_file(one, files[one.digest]) for one in message.files]
+        said = [{"type": "input_text", "text": text}] if text.strip() else []
+        yield {"role": "user", "content": [*parts, *said]}
         return
     assistant = isinstance(message, AssistantMessage)
     if text.strip():
         yield {"role": "assistant" if assistant else "user", "content": text}
     if isinstance(message, AssistantMessage):
         yield from map(_write_call, message.calls)
+
+
+def _write_file(file: FileRef, data: bytes) -> dict[str, Any]:
+    address = f"data:{file.media_type};base64,{b64encode(data).decode()}"
+    if file.media_type == PDF:
+        return {"type": "input_file", "filename": file.name or "file.pdf", "file_data": address}
+    return {"type": "input_image", "detail": "auto", "image_url": address}
 
 
 def _write_call(call: ToolCall) -> dict[str, Any]:

@@ -12,12 +12,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from runward.contracts.agents import MAX_CALLS_PER_TURN_DEFAULT
 from runward.contracts.encoding import canonical, clean, digest
 from runward.contracts.providers import NO_ANSWER, ModelRequest, ModelResponse, Stop
-from runward.contracts.transcript import AssistantMessage, ToolCall, cleaned
+from runward.contracts.transcript import AssistantMessage, ToolCall
 from runward.contracts.usage import Usage
 
-CALLS_MAX = 64  # in one turn; each is an activity, and a model can write hundreds
 ARGUMENTS_BYTES_MAX = 1024 * 1024  # what the store takes for a call that is judged
 COUNTER_MAX = 10**9  # a hundred times the largest context; its cost is far from the ledger's range
 
@@ -85,22 +85,26 @@ def arguments_object(arguments: str) -> dict[str, Any]:
     return {"malformed_arguments": clean(arguments)}
 
 
-def received(response: ModelResponse, request: ModelRequest) -> ModelResponse:
+def received(
+    response: ModelResponse, request: ModelRequest, calls_max: int = MAX_CALLS_PER_TURN_DEFAULT
+) -> ModelResponse:
     """Returns the answer as it is recorded: clean, bounded, with calls that can be told apart."""
-    message = cleaned(response.message)
+    message = response.message
     ended = response.stop in ("end", "tools")
     calls = message.calls if ended else ()
-    kept = _named_apart(calls[:CALLS_MAX], request)
-    text = message.text
+    kept = _named_apart(calls[:calls_max], request)
+    text = clean(message.text)
     if len(calls) > len(kept):
         # In the model's own message, as a call without a record can have no result.
-        text = f"{text}\n\n{_refused(len(calls))}".strip()
+        text = f"{text}\n\n{_refused(len(calls), calls_max)}".strip()
     stop: Stop = "tools" if kept else "end"
     if not ended:  # a word that is none of ours was no normal end either
         stop = response.stop if response.stop in NO_ANSWER else "incomplete"
     usage, metered = read_usage(_bounded, response.usage)
+    if kept != message.calls or text != message.text:
+        message = AssistantMessage(text=text, calls=kept)
     return ModelResponse(
-        message=AssistantMessage(text=text, calls=kept),
+        message=message,
         usage=usage,
         stop=stop,
         metered=response.metered and metered,
@@ -116,15 +120,17 @@ def _bounded(usage: Usage) -> Usage:
     )
 
 
-def _refused(count: int) -> str:
+def _refused(count: int, most: int) -> str:
     return (
-        f"[runward: {count - CALLS_MAX} of these {count} tool calls were refused and did not run. "
-        f"One turn may hold {CALLS_MAX}; call again what is still needed]"
+        f"[runward: {count - most} of these {count} tool calls were refused and did not run. "
+        f"One turn may hold {most}; call again what is still needed]"
     )
 
 
 def _named_apart(calls: tuple[ToolCall, ...], request: ModelRequest) -> tuple[ToolCall, ...]:
-    """Returns the calls under ids that no other call of the conversation has."""
+    """Returns the calls clean, and under ids that no other call of the conversation has."""
+    if not calls:
+        return ()  # as most answers are: nothing to look through the conversation for
     taken = {
         one.id
         for message in request.messages
@@ -133,12 +139,15 @@ def _named_apart(calls: tuple[ToolCall, ...], request: ModelRequest) -> tuple[To
     }
     found: list[ToolCall] = []
     for index, one in enumerate(calls):
-        name = one.id
-        if name in taken or not _ID.fullmatch(name):
+        key = one.id
+        if key in taken or not _ID.fullmatch(key):
             # The same for a retry of this step, and for no other step.
-            name = "call_" + digest(f"{request.idempotency_key}\x1f{index}".encode())[:32]
-        taken.add(name)
-        found.append(ToolCall(id=name, name=_name(one.name), arguments=_arguments(one.arguments)))
+            key = "call_" + digest(f"{request.idempotency_key}\x1f{index}".encode())[:32]
+        taken.add(key)
+        name, arguments = _name(one.name), _arguments(one.arguments)
+        if (key, name, arguments) != (one.id, one.name, one.arguments):
+            one = ToolCall(id=key, name=name, arguments=arguments)
+        found.append(one)
     return tuple(found)
 
 
@@ -150,6 +159,7 @@ def _name(name: str) -> str:
 
 
 def _arguments(text: str) -> str:
+    text = clean(text)
     size = len(text.encode())
     if size <= ARGUMENTS_BYTES_MAX:
         return text

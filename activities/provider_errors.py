@@ -15,6 +15,8 @@ from runward.contracts.providers import NO_ANSWER, ModelError
 _RETRYABLE_4XX = frozenset({408, 409, 429})  # timed out, locked, too many; the rest stays wrong
 # Statuses that say "too late" rather than "no": the model may have run for nothing, and be billed.
 _TIMED_OUT = frozenset({408, 499, 504})
+# What is missing here, another provider may have: the key, the money, the right, the model.
+_ELSEWHERE = frozenset({401, 402, 403, 404})
 _TYPE = re.compile(r"[a-z_]{1,64}")
 _REQUEST_ID = re.compile(r"req_[A-Za-z0-9_]{1,64}")
 
@@ -44,6 +46,7 @@ def status_error(
         retryable=retryable,
         unbilled=unbilled,
         retry_after_s=retry_after_s if retryable else None,
+        elsewhere=status in _ELSEWHERE or retryable_status(status),
     )
 
 
@@ -93,6 +96,7 @@ def connection_error(provider: str, cause: BaseException | None) -> ModelError:
         f"{provider} was not reached or did not answer ({type(cause).__name__})",
         retryable=not isinstance(cause, httpx2.UnsupportedProtocol),
         unbilled=isinstance(cause, not_sent),
+        elsewhere=True,
     )
 
 

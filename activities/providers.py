@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from runward.contracts.agents import Agent
 from runward.contracts.errors import ConfigurationError
 from runward.contracts.providers import Provider
 
@@ -47,13 +48,22 @@ class Providers:
         """Returns the provider of that name; a ConfigurationError if this worker has none."""
         if name not in self._built:
             if name not in self._builders:
-                raise ConfigurationError(
-                    f"Model provider {name!r}",
-                    f"This worker has {', '.join(map(repr, self.names))}",
-                    "Give it the provider, or change the agent's model",
-                )
+                raise self._unknown(f"Model provider {name!r}")
             self._built[name] = self._builders[name]()
         return self._built[name]
+
+    def check(self, agent: Agent[Any]) -> None:
+        """Raises ConfigurationError for a model of the agent's that no provider here knows."""
+        for model in agent.models:
+            if model.partition(":")[0] not in self.names:
+                raise self._unknown(f"The model {model!r} of agent {agent.name!r}")
+
+    def _unknown(self, asked: str) -> ConfigurationError:
+        return ConfigurationError(
+            asked,
+            f"This worker has {', '.join(map(repr, self.names))}",
+            "Give it the provider, or change the agent's model",
+        )
 
     async def close(self) -> None:
         """Closes every provider that was built, each even if another one fails to."""

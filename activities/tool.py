@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import to_json
 from temporalio import activity
 from temporalio.common import RawValue
 
-from runward.activities.transcripts import Transcripts, written
+from runward.activities.results import Cut, encoded, shown
+from runward.activities.transcripts import Transcripts, recorded, stored, written
 from runward.contracts import names
 from runward.contracts.agents import Agent
 from runward.contracts.budget import NOTHING
@@ -20,6 +20,7 @@ from runward.contracts.encoding import clean, digest
 from runward.contracts.outcomes import (
     MESSAGE_INLINE_BYTES_MAX,
     PREVIEW_CHARS,
+    Failed,
     Ref,
     ToolDone,
     effect_digest_v1,
@@ -34,6 +35,7 @@ from runward.contracts.shapes import (
     Ended,
     Facts,
     Forged,
+    Later,
 )
 from runward.contracts.steps import Parent, Run
 from runward.contracts.tools import Tool, ToolContext
@@ -63,7 +65,7 @@ class ToolCalls:
 
     def _named(self, name: str) -> Callable[..., Any]:
         @activity.defn(name=name)
-        async def call(given: RawValue) -> ToolDone:
+        async def call(given: RawValue) -> ToolDone | Cut | Failed:
             return await self._run()
 
         return call
@@ -82,7 +84,7 @@ class ToolCalls:
         schema = "" if tool is None else tool.schema_digest
         arguments = step.arguments
         if arguments is None:
-            arguments = await self._transcripts.arguments(run, step.turn, step.index)
+            arguments = (await self._transcripts.call(run, step.turn, step.index)).arguments
         return Facts(
             kind="tool",
             name=step.name,
@@ -96,9 +98,10 @@ class ToolCalls:
             bound=NOTHING,
             prepared=step,
             problem="" if tool is not None else f"{step.name}: no such tool",
+            retries=0 if tool is None else tool.retries,
         )
 
-    async def _run(self) -> ToolDone:
+    async def _run(self) -> ToolDone | Cut | Failed:
         step = CURRENT.get()
         tool = step.facts.tool
         assert tool is not None, "an unknown tool is denied before its body"
@@ -118,26 +121,47 @@ class ToolCalls:
         given = {name: getattr(arguments, name) for name in type(arguments).model_fields}
         try:
             async with asyncio.timeout(tool.timeout.total_seconds()) as limit:
-                return ToolDone(text=_text(await _call(tool, context, given)))
+                result = encoded(await _call(tool, context, given))
         except TimeoutError as error:
             if limit.expired():
                 raise EffectUnknown(f"{tool.name}: no answer within {tool.timeout}") from error
             raise _raised(tool, error) from None
         except Exception as error:  # noqa: BLE001  # its step ends with it, or is tried again
             raise _raised(tool, error) from None  # its cause is too large and too private to send
+        return await shown(tool.name, result)
+
+    async def redefined(self, run: Run, facts: Facts) -> str:
+        """Returns why this worker may not take a call that the model made exactly like that.
+
+        The digest also holds the tool's definition: a worker of another release has another one.
+        """
+        step: ToolStep = facts.prepared
+        try:
+            asked = await self._transcripts.call(run, step.turn, step.index)
+        except (Later, Forged):
+            return ""
+        if (asked.name, asked.arguments) != (step.name, facts.arguments):
+            return ""
+        return (
+            f"{step.name}: this worker defines the tool otherwise than the one where the model"
+            " called it. Run a worker of that release, or reset the run to before the call"
+        )
 
     def ended(self, run: Run, call: Call, facts: Facts, result: Any) -> Ended:
         """Returns the outcome, with a long text by reference."""
         step: ToolStep = facts.prepared
-        message = tool_message(step.call_id, step.name, result)
+        outcome, whole = result if isinstance(result, Cut) else (result, None)
+        message = tool_message(step.call_id, step.name, outcome)
         one = written(message)
         self._transcripts.keep(run, one)
-        if isinstance(result, ToolDone) and len(one.content) > MESSAGE_INLINE_BYTES_MAX:
+        large = () if whole is None else (whole,)
+        if isinstance(outcome, ToolDone) and len(one.content) > MESSAGE_INLINE_BYTES_MAX:
             ref = Ref(digest=one.digest, size=len(one.content),
                       preview=message.text[:PREVIEW_CHARS])  # fmt: skip
-            short = ToolDone(ref=ref, is_error=result.is_error)
-            return Ended(short, NOTHING, message=one.digest, content=one.content)
-        return Ended(result, NOTHING, message=one.digest)
+            short = outcome.model_copy(update={"text": None, "ref": ref})
+            return Ended(short, NOTHING, message=one.digest, content=recorded(one),
+                         large=(*large, *stored(one)))  # fmt: skip
+        return Ended(outcome, NOTHING, message=one.digest, large=large)
 
 
 def _raised(tool: Tool, error: Exception) -> BodyFailed:
@@ -145,7 +169,7 @@ def _raised(tool: Tool, error: Exception) -> BodyFailed:
     kind = type(error).__name__
     activity.logger.warning("tool %s raised %s", tool.name, kind)
     reason = clean(f"{tool.name}: {kind}: {error}".rstrip(": "))[:REASON_CHARS_MAX]
-    return BodyFailed(reason, retryable=False, unbilled=False)
+    return BodyFailed(reason, retryable=True, unbilled=False)
 
 
 def _heartbeat(loop: asyncio.AbstractEventLoop) -> Callable[..., None]:
@@ -163,10 +187,6 @@ async def _call(tool: Tool, context: ToolContext[Any], given: dict[str, Any]) ->
         return await tool.body(*leading, **given)
     # A thread cannot be stopped: at its timeout the effect of a sync tool is unknown, and says so.
     return await asyncio.to_thread(tool.body, *leading, **given)
-
-
-def _text(value: Any) -> str:
-    return clean(value if isinstance(value, str) else to_json(value).decode())
 
 
 def _problems(error: ValidationError) -> str:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import asyncpg
 from kill_lane import Attempt, Lane, World
+from kill_ledgers import Effect
 
-from runward.activities.scripted_ledger import FileLedger
+from runward.activities.scripted_ledger import Bill
 
 Key = tuple[str, str]  # run, step
 REFUND, LETTER, PARCEL = "refund", "letter", "parcel"
@@ -93,10 +94,10 @@ def unapproved(books: Books, done: Counter[Key]) -> int:
     return beyond
 
 
-def without_intent(world: World, books: Books) -> int:
+def without_intent(asked: Iterable[Effect], books: Books) -> int:
     """Returns calls of the world outside beyond the attempts that the store has admitted."""
-    asked = Counter((one.run_id, one.step) for one in world.ledger.asked)
-    return sum(max(count - len(books.holds.get(key, ())), 0) for key, count in asked.items())
+    counts = Counter((one.run_id, one.step) for one in asked)
+    return sum(max(count - len(books.holds.get(key, ())), 0) for key, count in counts.items())
 
 
 def missing(books: Books, done: Counter[Key]) -> int:
@@ -139,21 +140,21 @@ class Money:
     uncharged: int  # bills beyond the attempts that were charged; a forfeit is too large to tell
 
 
-def money(world: World, books: Books) -> Money:
+def money(bills: Iterable[Bill], books: Books) -> Money:
     """Returns how the provider's own ledger and the store's agree, per step and together."""
-    bills: dict[Key, list[int]] = defaultdict(list)
-    for bill in FileLedger(world.bills).bills():
+    billed: dict[Key, list[int]] = defaultdict(list)
+    for bill in bills:
         run_id, _, step = bill.idempotency_key.split(":")
-        bills[run_id, step].append(bill.usage.tokens)
+        billed[run_id, step].append(bill.usage.tokens)
     wrong = beyond = uncharged = 0
-    for key in bills.keys() | {one for one in books.holds if one[1].endswith(".model")}:
-        holds, found = books.holds.get(key, []), bills.get(key, [])
+    for key in billed.keys() | {one for one in books.holds if one[1].endswith(".model")}:
+        holds, found = books.holds.get(key, []), billed.get(key, [])
         settled = [one.tokens for one in holds if one.state == "S"]
         # Each answer to a step costs the same, so it does not matter which attempt had which.
         wrong += settled != found[: len(settled)]
         beyond += sum(found) > sum(one.tokens for one in holds)
         uncharged += max(len(found) - sum(one.state in "SF" for one in holds), 0)
-    return Money(sum(map(sum, bills.values())), books.charged, wrong, beyond, uncharged)
+    return Money(sum(map(sum, billed.values())), books.charged, wrong, beyond, uncharged)
 
 
 def untrue(books: Books, attempts: Iterable[Attempt]) -> list[str]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import asdict, dataclass
-from types import TracebackType
-from typing import Self
 
-HOST = "127.0.0.1"
+from runward.testing.local_server import HOST, LocalServer
+
 IDEMPOTENT = frozenset({"refund"})
 ANSWER_AFTER_S = 0.02  # so that kills at random times meet attempts that are inside
 
@@ -39,38 +38,16 @@ class Trap:
         self.released = asyncio.Event()
 
 
-class Ledger:
+class Ledger(LocalServer):
     """Serves as `async with Ledger()`; `applied` holds every effect in the order of its coming."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer_after_s: float = ANSWER_AFTER_S) -> None:
+        super().__init__()
         self.applied: list[Effect] = []
         self.asked: list[Effect] = []  # also what was no new effect
+        self._answer_after_s = answer_after_s
         self._keys: set[str] = set()
         self._traps: dict[str, Trap] = {}
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, HOST, 0)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._server is not None, "entered before"
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    @property
-    def port(self) -> int:
-        """Returns where it listens."""
-        assert self._server is not None, "entered before"
-        return int(self._server.sockets[0].getsockname()[1])
 
     def withhold(self, lane: str, tool: str) -> Trap:
         """Returns the trap that is set from now on."""
@@ -83,18 +60,10 @@ class Ledger:
         if trap := self._traps.pop(lane, None):
             trap.released.set()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "asyncio calls this in a task"
-        self._tasks.add(task)
-        try:
-            if line := await reader.readline():
-                await self._answer(Effect(**json.loads(line)), writer)
-        except (OSError, asyncio.CancelledError):
-            pass  # whoever asked has gone
-        finally:
-            writer.close()
-            self._tasks.discard(task)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers one call."""
+        if line := await reader.readline():
+            await self._answer(Effect(**json.loads(line)), writer)
 
     async def _answer(self, effect: Effect, writer: asyncio.StreamWriter) -> None:
         self.asked.append(effect)
@@ -107,7 +76,7 @@ class Ledger:
             trap.reached.set()
             await trap.released.wait()
             return
-        await asyncio.sleep(ANSWER_AFTER_S)
+        await asyncio.sleep(self._answer_after_s)
         writer.write(b"{}\n")
         await writer.drain()
 

@@ -12,15 +12,15 @@ import json
 import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+from runward.testing.local_server import HOST, LocalServer
 
 Function = Literal["step_open", "step_close"]
 Side = Literal["request", "reply"]
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
-HOST = "127.0.0.1"
 _CALLS: dict[bytes, Function] = {b".step_open(": "step_open", b".step_close(": "step_close"}
 _STARTUP, _ENCRYPTION = 196608, (80877103, 80877104)  # protocol 3.0; asks for TLS or GSSAPI
 
@@ -64,48 +64,34 @@ class Trap:
         await self.released.wait()
 
 
-class Proxy:
+class Proxy(LocalServer):
     """Listens on a port of its own; `dsn` leads through it. Use it as `async with Proxy(dsn)`.
 
     The server may be given by its port or by its unix socket, clients always come by TCP.
     """
 
     def __init__(self, dsn: str) -> None:
+        super().__init__()
         self._to = urlsplit(dsn)
         self._trap: Trap | None = None
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self.opens = asyncio.Event()  # set by each step_open that passes
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, HOST, 0)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._server is not None, "entered before"
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @property
     def dsn(self) -> str:
         """Returns the address of the database through this proxy."""
-        assert self._server is not None, "entered before"
-        port = self._server.sockets[0].getsockname()[1]
         user = self._to.netloc.rpartition("@")[0]
-        return urlunsplit(self._to._replace(netloc=f"{user}@{HOST}:{port}", query=""))
+        return urlunsplit(self._to._replace(netloc=f"{user}@{HOST}:{self.port}", query=""))
 
     def hold(self, function: Function, side: Side, steps: frozenset[str]) -> Trap:
         """Returns the trap that is set from now on; the one before is released."""
+        trap = Trap(function, side, steps)
+        self.set(trap)
+        return trap
+
+    def set(self, trap: Trap) -> None:
+        """Sets this trap from now on; the one before is released."""
         self.release()
-        self._trap = Trap(function, side, steps)
-        return self._trap
+        self._trap = trap
 
     def release(self) -> None:
         """Lets everything pass from now on; what was held back is lost."""
@@ -121,19 +107,8 @@ class Proxy:
         taken = trap is not None and trap.side == side and trap.wants(function, items)
         return trap if taken else None
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "asyncio calls this in a task"
-        self._tasks.add(task)
-        try:
-            await self._serve(reader, writer)
-        except (OSError, EOFError, asyncio.CancelledError):
-            pass  # either side has gone; a task that ends cancelled would be logged
-        finally:
-            writer.close()
-            self._tasks.discard(task)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Leads one connection to the server and back."""
         first = await _first(reader, writer)
         to_server = await self._connected()
         try:

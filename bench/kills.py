@@ -31,6 +31,7 @@ from stack import TENANT, servers
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from runward.activities.scripted_ledger import FileLedger
 from runward.client.keys import KeyFile
 from runward.client.reader import DirectReader
 from runward.client.runs import ActingClient
@@ -137,7 +138,7 @@ async def compare(world: World, lanes: list[Lane], report: Report) -> None:
     """Adds what the books say."""
     books = await books_of.read(world.owner)
     done = books_of.effects(world)
-    money = books_of.money(world, books)
+    money = books_of.money(FileLedger(world.bills).bills(), books)
     undeclared = books_of.undeclared(books)
     untrue = books_of.untrue(books, books_of.attempts(lanes))
     for problem in (*undeclared[:NAMED_MAX], *untrue[:NAMED_MAX]):
@@ -146,7 +147,7 @@ async def compare(world: World, lanes: list[Lane], report: Report) -> None:
     report.add("runs_not_answered_in_the_store", runs - books.ended["answered"], "== 0")
     report.add("double_refunds", books_of.double_refunds(world), "== 0")
     report.add("effects_nobody_approved", books_of.unapproved(books, done), "== 0")
-    report.add("effects_without_intent", books_of.without_intent(world, books), "== 0")
+    report.add("effects_without_intent", books_of.without_intent(world.ledger.asked, books), "== 0")
     report.add("done_without_effect", books_of.missing(books, done), "== 0")
     report.add("unknown_not_as_declared", len(undeclared), "== 0")
     report.add("windows_contradicted", len(untrue), "== 0")

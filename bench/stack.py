@@ -54,13 +54,19 @@ async def servers() -> AsyncIterator[Servers]:
             EmbeddedPostgres(None) as postgres,
             TemporalDevServer(binary, None, ui=False) as temporal,
         ):
-            await migrate(postgres.dsn)
-            key = KeyFile.create(Path(folder) / "bench.key")
-            every = ("*",)
-            async with Store(postgres.dsn) as store:
-                issuer = Issuer(str(key.key.kid), key.public_key, every, every, every)
-                await store.issuers.add(issuer)
+            key = await prepared(postgres.dsn, Path(folder))
             yield Servers(postgres.socket_dsn, temporal.address, key.path)
+
+
+async def prepared(dsn: str, folder: Path) -> KeyFile:
+    """Returns the key of an issuer for everybody, after it has made the store's schema."""
+    await migrate(dsn)
+    key = KeyFile.create(folder / "bench.key")
+    every = ("*",)
+    async with Store(dsn) as store:
+        issuer = Issuer(str(key.key.kid), key.public_key, every, every, every)
+        await store.issuers.add(issuer)
+    return key
 
 
 @tool

@@ -29,14 +29,27 @@ async def list_(
     output: Output = "text",
 ) -> None:
     """List the tenant's approval requests"""
-    async with caller.client() as client:
-        found = await client.approvals.list(state)
-    if output == "json":
+    async with caller.reader() as (reader, tenant):
+        found = await reader.approvals(tenant, state)
+    if output != "text":
         out.data([one.model_dump(mode="json") for one in found], output)
     else:
         out.data([_row(one) for one in found], output)
         if not found:
             out.note(f"No {state} approval requests")
+
+
+@app.command()
+@acting
+async def show(caller: Caller, approval_id: ApprovalId, output: Output = "text") -> None:
+    """Print one request: exactly what would run, for whom, and what became of it"""
+    from runward.contracts.errors import NotFound
+
+    async with caller.reader() as (reader, tenant):
+        found = await reader.approval(tenant, approval_id)
+    if found is None:
+        raise NotFound(f"The approval request {approval_id!r}", f"Tenant {tenant!r} has none")
+    out.data(found.model_dump(mode="json"), output)
 
 
 @app.command()

@@ -15,6 +15,7 @@ import typer
 from runward.cli.output import EXIT_CTRL_C, EXIT_TIMEOUT, Format, failure
 
 if TYPE_CHECKING:
+    from runward.client.reader import Reader
     from runward.client.runs import ActingClient
     from runward.client.settings import Settings
 
@@ -23,7 +24,8 @@ R = TypeVar("R")
 
 DEV_KEY_FILE = "dev.key"  # `runward dev` puts it into its state folder
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="Print as text or json")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="Print as text, json or jsonl")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
 Address = Annotated[
     str | None, typer.Option(help="Temporal's host:port [TEMPORAL_ADDRESS]", metavar="HOST:PORT")
 ]
@@ -56,13 +58,12 @@ class Caller:
         """Yields the connected client of this user."""
         from runward.client.keys import KeyFile
         from runward.client.runward_client import RunwardClient
-        from runward.client.settings import Settings
 
-        settings = Settings.load(user=self.user, tenant=self.tenant, key_file=self.key_file)
+        settings, key_file = self.settings()
         user, tenant = _named(settings)
         client = await RunwardClient.connect(
             self.address,
-            issuer=KeyFile(_key_file(settings)),
+            issuer=KeyFile(key_file),
             namespace=self.namespace,
             profile=self.profile,
             database_url=self.database_url,
@@ -70,17 +71,47 @@ class Caller:
         async with client:
             yield client.acting_as(user, tenant=tenant, roles=self.role or ())
 
+    def settings(self) -> tuple[Settings, Path]:
+        """Returns the settings under these options, and the key file that they name."""
+        from runward.client.settings import Settings
+
+        found = Settings.load(
+            user=self.user,
+            tenant=self.tenant,
+            key_file=self.key_file,
+            database_url=self.database_url,
+        )
+        return found, found.key_file or found.state_dir / DEV_KEY_FILE
+
+    def link(self, namespace: str, run_id: str) -> str | None:
+        """Returns the run's page in Temporal's UI, None where no setting says where that is."""
+        where = self.settings()[0].temporal_ui_url
+        return where and f"{where.rstrip('/')}/namespaces/{namespace}/workflows/{run_id}"
+
+    @asynccontextmanager
+    async def reader(self) -> AsyncIterator[tuple[Reader, str]]:
+        """Yields a reader of the store and the tenant that is read; Temporal is not asked."""
+        from runward.client.reader import DirectReader, needs_reader
+
+        settings, _ = self.settings()
+        direct = DirectReader(settings.dsn) if settings.dsn else None
+        reader = needs_reader(direct, "What the store holds")
+        try:
+            yield reader, _tenant(settings)
+        finally:
+            await reader.close()
+
+
+def _tenant(settings: Settings) -> str:
+    if not settings.tenant:
+        raise typer.BadParameter("say which tenant: --tenant NAME, or RUNWARD_TENANT")
+    return settings.tenant
+
 
 def _named(settings: Settings) -> tuple[str, str]:
     if not settings.user:
         raise typer.BadParameter("say in whose name: --as USER, or RUNWARD_USER")
-    if not settings.tenant:
-        raise typer.BadParameter("say which tenant: --tenant NAME, or RUNWARD_TENANT")
-    return settings.user, settings.tenant
-
-
-def _key_file(settings: Settings) -> Path:
-    return settings.key_file or settings.state_dir / DEV_KEY_FILE
+    return settings.user, _tenant(settings)
 
 
 def acting(

@@ -19,19 +19,19 @@ app = typer.Typer(no_args_is_help=True, help="Create and check the store's schem
 @app.command()
 def migrate(database_url: DatabaseUrl = None, output: Output = "text") -> None:
     """Bring the store's schema to this version; safe to repeat"""
-    dsn = _dsn(database_url)
+    where = dsn(database_url)
     from runward.store import migrate as migrations
 
-    out.data(_as_data(finish(_reached(migrations.migrate(dsn)))), output)
+    out.data(_as_data(finish(_reached(migrations.migrate(where)))), output)
 
 
 @app.command()
 def status(database_url: DatabaseUrl = None, output: Output = "text") -> None:
     """Print which migrations are applied; exit code 1 if some are missing"""
-    dsn = _dsn(database_url)
+    where = dsn(database_url)
     from runward.store import migrate as migrations
 
-    found = finish(_reached(migrations.status(dsn)))
+    found = finish(_reached(migrations.status(where)))
     out.data(_as_data(found), output)
     if found.pending:
         raise typer.Exit(out.EXIT_FAILED)
@@ -69,13 +69,14 @@ async def _reached(work: Awaitable[Status]) -> Status:
         ) from error
 
 
-def _dsn(given: str | None) -> str:
+def dsn(given: str | None) -> str:
+    """Returns the store's DSN: the given one, else the setting's."""
     from runward.client.settings import Settings
     from runward.contracts.errors import ConfigurationError
 
-    dsn = Settings.load(database_url=given).dsn
-    if dsn is None:
+    found = Settings.load(database_url=given).dsn
+    if found is None:
         raise ConfigurationError(
-            "runward db", "No setting names the store", "Set RUNWARD_DATABASE_URL"
+            "The store", "No setting names it", "Set RUNWARD_DATABASE_URL or pass --database-url"
         )
-    return dsn
+    return found

@@ -6,8 +6,12 @@ from typing import Annotated
 
 import typer
 
-from runward.cli import approvals, db, output, runs
+from runward.cli import agents, approvals, config, db, issuers, output, runs, ticket, usage
 from runward.cli.dev import dev
+from runward.cli.doctor import doctor
+from runward.cli.health import health
+from runward.cli.init import init
+from runward.cli.whoami import whoami
 from runward.cli.worker import worker
 
 app = typer.Typer(
@@ -18,11 +22,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(init)
 app.command()(dev)
 app.command()(worker)
-app.add_typer(db.app, name="db")
+app.command()(health)
+app.command()(doctor)
+app.command()(whoami)
 app.add_typer(runs.app, name="runs")
 app.add_typer(approvals.app, name="approvals")
+app.add_typer(agents.app, name="agents")
+app.add_typer(agents.tools_app, name="tools")
+app.add_typer(usage.app, name="usage")
+app.add_typer(issuers.app, name="issuers")
+app.add_typer(ticket.app, name="ticket")
+app.add_typer(db.app, name="db")
+app.add_typer(config.app, name="config")
 
 
 def _version(wanted: bool) -> None:
@@ -53,7 +67,7 @@ def main() -> None:
         if not output.expected(error):
             raise
         output.failure(error)
-        code = output.EXIT_FAILED
+        code = output.exit_code(error)
     output.leave(code)
 
 

@@ -12,15 +12,24 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NoReturn, TextIO
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
-Format = Literal["text", "json"]
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Format = Literal["text", "json", "jsonl"]
 Row = Mapping[str, Any]
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED_RUN = 3  # the run ended, but without an answer: a limit or a budget stopped it
+EXIT_DENIED = 4
+EXIT_NOT_FOUND = 5
 EXIT_TIMEOUT = 124
 EXIT_CTRL_C = 130
+_EXITS = {"RW-TICKET": EXIT_DENIED, "RW-APPROVAL": EXIT_DENIED, "RW-NOT-FOUND": EXIT_NOT_FOUND}
 # Errors of these packages are about the world; others are our mistakes, and keep their traceback.
 _SAID = ("runward.", "temporalio.", "asyncpg.")
 
@@ -28,14 +37,21 @@ _SAID = ("runward.", "temporalio.", "asyncpg.")
 def data(value: Row | Sequence[Row], output: Format) -> None:
     """Prints data: as JSON, or for people one line per field, or a table of rows."""
     if output == "json":
-        text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
-        print(visible(text, keep="\n"))
+        print(visible(_json(value, indent=2), keep="\n"))
+    elif output == "jsonl":
+        for row in [value] if isinstance(value, Mapping) else value:
+            print(visible(_json(row)), flush=True)  # whoever reads a stream reads it now
     elif isinstance(value, Mapping):
         width = max(map(len, value), default=0)
         for key, item in value.items():
             print(f"{key.replace('_', ' '):<{width}}  {_cell(item)}")
     elif value:
         _table(value)
+
+
+def moment(at: datetime) -> str:
+    """Returns a time as every table shows it, in UTC and to the second."""
+    return f"{at:%Y-%m-%d %H:%M:%S}Z"
 
 
 def answer(text: str) -> None:
@@ -51,7 +67,13 @@ def note(text: str) -> None:
 def failure(error: BaseException) -> None:
     """Says what went wrong, in one message."""
     text = str(error) or type(error).__name__
-    _say(f"Error: {text}", "31")
+    code = getattr(error, "code", None)
+    _say(f"Error: {text}" + (f" [{code}]" if isinstance(code, str) else ""), "31")
+
+
+def exit_code(error: BaseException) -> int:
+    """Returns the code with which an error ends the command."""
+    return _EXITS.get(getattr(error, "code", ""), EXIT_FAILED)
 
 
 def expected(error: BaseException) -> bool:
@@ -88,6 +110,26 @@ def coloured(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def _json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+
+
+def console() -> Console:
+    """Returns the terminal for what is drawn on it."""
+    from rich.console import Console
+
+    return Console(no_color=not coloured(sys.stdout))
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Returns if the person says yes, or said it with --yes; ends the command otherwise."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("nobody can be asked here: say --yes")
+    typer.confirm(question, abort=True, err=True)
+
+
 def _say(text: str, style: str) -> None:
     text = visible(text, keep="\n\t")
     print(f"\x1b[{style}m{text}\x1b[0m" if coloured(sys.stderr) else text, file=sys.stderr)
@@ -101,7 +143,6 @@ def _table(rows: Sequence[Row]) -> None:
             print("\t".join(_cell(row[head]) for head in heads))
         return
     # Here and not above: most commands print no table, and rich costs 0.1 s.
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -111,7 +152,7 @@ def _table(rows: Sequence[Row]) -> None:
         table.add_column(head.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(Text(_cell(row[head])) for head in heads))
-    Console(no_color=not coloured(sys.stdout)).print(table)
+    console().print(table)
 
 
 def _cell(value: Any) -> str:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from runward.cli import output as out
-from runward.cli.caller import Caller, Output, acting
+from runward.cli.caller import Caller, Output, Yes, acting
+from runward.cli.story import as_data, run_row, story_rows, told, totals
 
 if TYPE_CHECKING:
     from runward.client.run_handle import RunHandle
     from runward.contracts.runs import RunResult
 
 app = typer.Typer(no_args_is_help=True, help="Start runs and read their results")
+
+# Spelled again, so that `--help` does not load the contracts; a test compares the two.
+State = Literal["open", "answered", "interrupted", "cancelled", "failed", "ended"]
 
 AgentName = Annotated[str, typer.Argument(help="The agent's name")]
 Prompt = Annotated[str, typer.Argument(help="What to ask it; - reads it from stdin")]
@@ -76,7 +81,23 @@ async def result(
 @app.command()
 @acting
 async def show(caller: Caller, run_id: RunId, output: Output = "text") -> None:
-    """Print what a run is doing"""
+    """Print the story of a run: its calls, what they cost, who allowed them, how they ended"""
+    async with caller.client() as client:
+        story = await client.get(run_id).story()
+        link = caller.link(client.temporal.namespace, run_id)
+    if output != "text":
+        out.data(as_data(story) | {"link": link}, output)
+        return
+    out.data(run_row(story.run), output)
+    out.answer("")
+    out.data(story_rows(story), output)
+    out.note("\n".join(filter(None, (totals(story), link))))
+
+
+@app.command()
+@acting
+async def describe(caller: Caller, run_id: RunId, output: Output = "text") -> None:
+    """Print what Temporal says of a run: its execution, and what its workflow does now"""
     from temporalio.client import WorkflowExecutionStatus
 
     from runward.client.answering import answered
@@ -102,6 +123,112 @@ async def show(caller: Caller, run_id: RunId, output: Output = "text") -> None:
         said["cost_usd"] = _usd(said.pop("cost"))
         said["usage"] = dict(zip(_COUNTERS, said["usage"], strict=True))
     out.data(_readable(said, output), output)
+
+
+@app.command("list")
+@acting
+async def list_(
+    caller: Caller,
+    of_user: Annotated[str | None, typer.Option("--user", help="Runs of this user")] = None,
+    agent: Annotated[str | None, typer.Option(help="Runs of this agent")] = None,
+    state: Annotated[State | None, typer.Option(help="Runs in this state")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many", min=1, max=10_000)] = 100,
+    output: Output = "text",
+) -> None:
+    """List the tenant's runs, newest first"""
+    from runward.contracts.story import RunQuery
+
+    async with caller.reader() as (reader, tenant):
+        found = await reader.runs(tenant, RunQuery(of_user, agent, state, limit=limit))
+    out.data([run_row(one) for one in found], output)
+    if not found and output == "text":
+        out.note(f"No such runs in tenant {tenant}")
+
+
+@app.command()
+@acting
+async def watch(
+    caller: Caller,
+    run_id: RunId,
+    after: Annotated[
+        str, typer.Option(help="Go on behind this event's offset", metavar="OFFSET")
+    ] = "",
+    output: Output = "text",
+) -> None:
+    """Print what happens in a run until it ends
+
+    Ctrl-C ends the watching, never the run. With -o jsonl each event is a line as it happens.
+    """
+    async with caller.client() as client:
+        events = client.get(run_id).watch(after)
+        last = after
+        try:
+            async for event in told(events, run_id, output):
+                last = event.offset
+        except asyncio.CancelledError:
+            behind = f" --after {last}" if last else ""
+            out.note(f"The run goes on. To watch it again: runward runs watch {run_id}{behind}")
+            raise
+
+
+@app.command()
+@acting
+async def cancel(caller: Caller, run_id: RunId) -> None:
+    """Ask a run to end; one that has answered keeps its answer"""
+    async with caller.client() as client:
+        await client.get(run_id).cancel()
+    out.note(f"Asked {run_id} to end")
+
+
+@app.command()
+@acting
+async def terminate(
+    caller: Caller,
+    run_id: RunId,
+    reason: Annotated[str, typer.Option(help="Why; shown in Temporal")] = "terminated by a person",
+    yes: Yes = False,
+) -> None:
+    """End a run at once, without its cooperation
+
+    A tool that is at work is not stopped by it. Holds are settled by the next sweep.
+    """
+    out.confirm(f"Terminate {run_id}?", yes)
+    async with caller.client() as client:
+        await client.get(run_id).terminate(reason)
+    out.note(f"Terminated {run_id}")
+
+
+@app.command()
+@acting
+async def reset(
+    caller: Caller,
+    run_id: RunId,
+    before: Annotated[
+        str, typer.Option(help="The call to begin again at, such as t3.model", metavar="CALL")
+    ],
+    reason: Annotated[str, typer.Option(help="Why; shown in Temporal")] = "reset by a person",
+    yes: Yes = False,
+) -> None:
+    """Run a run again from one of its calls on, as a new epoch of it
+
+    Models are asked anew. A tool's call that comes again with the same arguments has its recorded
+    outcome; another call of a tool that acted before asks for approval.
+    """
+    out.confirm(f"Reset {run_id} to before {before}?", yes)
+    async with caller.client() as client:
+        await client.get(run_id).reset(before, reason)
+    out.note(f"{run_id} runs again from {before} on")
+
+
+@app.command()
+@acting
+async def history(caller: Caller, run_id: RunId) -> None:
+    """Print a run's history as JSON, for a replay test
+
+    It holds what was said, as far as no codec hides it.
+    """
+    async with caller.client() as client:
+        out.answer((await client.get(run_id).history()).to_json())
 
 
 _COUNTERS = ("input", "cache_read", "cache_write", "output")
@@ -139,6 +266,7 @@ def _as_data(run_id: str, ended: RunResult[str]) -> dict[str, Any]:
         "finished_at": ended.finished_at.isoformat(),
         "session_id": ended.session_id,
         "run_id": ended.run_id,
+        "fallback_models": list(ended.fallback_models),
     }
 
 

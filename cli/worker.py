@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runward.cli.caller import Address, DatabaseUrl, finish
+
+if TYPE_CHECKING:  # --help loads no settings
+    from runward.client.settings import Deployment
 
 App = Annotated[
     str | None, typer.Option(help="Your RunwardPlugin, as module:name", metavar="MODULE:NAME")
 ]
 TaskQueue = Annotated[
     str | None, typer.Option(help="The task queue to poll [RUNWARD_TASK_QUEUE]", metavar="NAME")
+]
+
+Codec = Annotated[
+    str | None,
+    typer.Option(help="Your PayloadCodec, as module:name [RUNWARD_CODEC]", metavar="MODULE:NAME"),
 ]
 
 PROCESSES_MAX = 128  # each opens a dozen connections to the store
@@ -30,6 +39,9 @@ class WorkerOptions:
     sweep_every_s: float
     retention_content_days: int | None
     retention_steps_days: int | None
+    health_file: Path | None
+    version: Deployment | None
+    codec: str | None
 
 
 def worker(
@@ -40,6 +52,19 @@ def worker(
     processes: Annotated[
         str, typer.Option(help="How many processes to run; auto is one per core", metavar="N|auto")
     ] = "1",
+    deployment: Annotated[
+        str | None,
+        typer.Option(help="The deployment to belong to [RUNWARD_DEPLOYMENT]", metavar="NAME"),
+    ] = None,
+    build_id: Annotated[
+        str | None,
+        typer.Option(help="Its build, with --deployment [RUNWARD_BUILD_ID]", metavar="ID"),
+    ] = None,
+    health_file: Annotated[
+        Path | None,
+        typer.Option(help="Where to say how it is [RUNWARD_HEALTH_FILE]", metavar="PATH"),
+    ] = None,
+    codec: Codec = None,
     of: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Run worker processes until Ctrl-C or SIGTERM
@@ -48,8 +73,23 @@ def worker(
     RUNWARD_SWEEP_EVERY_S seconds they close runs whose workflow ended without a word, and delete
     what ended runs left after RUNWARD_RETENTION_CONTENT_DAYS (what was said) and
     RUNWARD_RETENTION_STEPS_DAYS (their steps, too). Unset, everything is kept.
+
+    With --health-file the worker says there whether the store and Temporal answer, for
+    `runward health`. Servers that are away are waited for.
+
+    With --deployment and --build-id runs end on the build that they began on. New runs come to this
+    one after: temporal worker deployment set-current-version --deployment-name NAME --build-id ID
     """
-    options = checked(app, database_url=database_url, address=address, task_queue=task_queue)
+    options = checked(
+        app,
+        database_url=database_url,
+        address=address,
+        task_queue=task_queue,
+        deployment=deployment,
+        build_id=build_id,
+        health_file=health_file,
+        codec=codec,
+    )
     count = number_of(processes)
     if count == 1 or of:
         from runward.workers.worker import run
@@ -65,19 +105,37 @@ def worker(
                 database_url=options.database_url,
                 temporal_address=options.temporal_address,
                 task_queue=options.task_queue,
+                version=options.version,
+                health_file=options.health_file,
+                codec=options.codec,
             )
         )
 
 
 def checked(
-    app: str | None, *, database_url: str | None, address: str | None, task_queue: str | None
+    app: str | None,
+    *,
+    database_url: str | None,
+    address: str | None,
+    task_queue: str | None,
+    deployment: str | None = None,
+    build_id: str | None = None,
+    health_file: Path | None = None,
+    codec: str | None = None,
 ) -> WorkerOptions:
     """Returns the options; refuses to guess where the store or Temporal are."""
     from runward.client.settings import Settings, temporal_connection
     from runward.contracts.errors import ConfigurationError
 
     app = app_name(app)
-    settings = Settings.load(database_url=database_url, task_queue=task_queue)
+    settings = Settings.load(
+        database_url=database_url,
+        task_queue=task_queue,
+        deployment=deployment,
+        build_id=build_id,
+        health_file=health_file,
+        codec=codec,
+    )
     if settings.dsn is None:
         raise ConfigurationError(
             "runward worker",
@@ -93,6 +151,9 @@ def checked(
         sweep_every_s=settings.sweep_every_s,
         retention_content_days=settings.retention_content_days,
         retention_steps_days=settings.retention_steps_days,
+        health_file=settings.health_file,
+        version=settings.version,
+        codec=settings.codec,
     )
 
 

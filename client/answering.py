@@ -7,29 +7,61 @@ from typing import TypeVar
 
 from temporalio.service import RPCError, RPCStatusCode
 
-from runward.contracts.errors import RequestRefused, RunwardError
+from runward.contracts.errors import NotFound, RunwardError, TemporalUnavailable
 
 Answer = TypeVar("Answer")
 
-_NO_ANSWER = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
+AGAIN = "Ask again; what was under way goes on without you"
+ASK_UNDER_KEY = "Ask again under the same key: it is one run, however often you ask"
+USE_A_KEY = "It may have been started all the same; with a key, asking again is harmless"
+_SILENCE = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
+_AWAY = (*_SILENCE, RPCStatusCode.UNAVAILABLE, RPCStatusCode.RESOURCE_EXHAUSTED)
 
 
-async def answered(call: Awaitable[Answer], asked: str) -> Answer:
-    """Returns what the call returns; Temporal's refusals become errors that say what to do."""
+async def answered(call: Awaitable[Answer], asked: str, *, by_worker: bool = False) -> Answer:
+    """Returns what the call returns; Temporal's refusals become errors that say what to do.
+
+    `by_worker`: a worker has to answer it, so silence is that of the workers.
+    """
     try:
         return await call
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
-            raise RequestRefused(asked, f"Temporal says: {error.message}") from error
-        if error.status in _NO_ANSWER or "no poller" in error.message:
+            raise NotFound(asked, f"Temporal says: {error.message}") from error
+        if by_worker and (error.status in _SILENCE or "no poller" in error.message):
             raise no_worker(asked) from error
         if error.status is RPCStatusCode.FAILED_PRECONDITION:
             raise failing_worker(asked, error) from error
+        if is_away(error):
+            raise unavailable(asked, error) from error
         raise
+
+
+async def admitted_by_temporal(start: Awaitable[Answer], asked: str, *, keyed: bool) -> Answer:
+    """Returns what the start returns; a Temporal that is away becomes an error with advice."""
+    try:
+        return await start
+    except RPCError as error:
+        if is_away(error):
+            raise unavailable(asked, error, ASK_UNDER_KEY if keyed else USE_A_KEY) from error
+        raise
+
+
+def is_away(error: RPCError) -> bool:
+    """Returns whether Temporal is away or too busy; a connection cut in a call has no status."""
+    cut = error.status is RPCStatusCode.UNKNOWN and "transport error" in error.message
+    return cut or error.status in _AWAY
+
+
+def unavailable(asked: str, error: RPCError, instead: str = AGAIN) -> TemporalUnavailable:
+    """Returns the error for a call that Temporal did not answer, or is too busy for."""
+    return TemporalUnavailable(asked, f"Temporal did not answer: {error.message}", instead)
 
 
 class NoWorkerAnswered(RunwardError):
     """A call that only a worker can answer, and none did."""
+
+    code = "RW-WORKER"
 
 
 def no_worker(asked: str) -> NoWorkerAnswered:

@@ -20,10 +20,16 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError, FailureError
 from temporalio.service import RPCError, RPCStatusCode
 
-from runward.client.answering import NoWorkerAnswered, answered, failing_worker, no_worker
+from runward.client.answering import (
+    NoWorkerAnswered,
+    answered,
+    failing_worker,
+    is_away,
+    no_worker,
+    unavailable,
+)
 from runward.client.keys import TicketSource
-from runward.client.reader import Reader
-from runward.client.run_handle import needs_reader
+from runward.client.reader import Reader, needs_reader
 from runward.contracts import names
 from runward.contracts.approvals import (
     DECISION_TTL,
@@ -146,6 +152,8 @@ class Approvals:
                     raise ApprovalRefused(asked, "Its run has ended") from error
                 if error.status is RPCStatusCode.FAILED_PRECONDITION:
                     raise failing_worker(asked, error) from error
+                if is_away(error):
+                    raise unavailable(asked, error) from error
                 raise
             await asyncio.sleep(POLL_S)
 

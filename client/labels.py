@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from temporalio.api.enums.v1 import IndexedValueType
-from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
+from temporalio.api.operatorservice.v1 import (
+    AddSearchAttributesRequest,
+    ListSearchAttributesRequest,
+)
 from temporalio.client import Client
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.service import RPCError, RPCStatusCode
@@ -108,3 +111,18 @@ async def registered(temporal: Client) -> bool | None:
         return None if error.status in _AGAIN else False
     keyword = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
     return all(found.custom_attributes.get(one) == keyword for one in names.SEARCH_ATTRIBUTES)
+
+
+async def register(temporal: Client) -> None:
+    """Registers those of our search attributes that the namespace lacks."""
+    said = await temporal.operator_service.list_search_attributes(
+        ListSearchAttributesRequest(namespace=temporal.namespace)
+    )
+    keyword = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
+    missing = [one for one in names.SEARCH_ATTRIBUTES if one not in said.custom_attributes]
+    await temporal.operator_service.add_search_attributes(
+        AddSearchAttributesRequest(
+            namespace=temporal.namespace,
+            search_attributes=dict.fromkeys(missing, keyword),
+        )
+    )

@@ -1,37 +1,30 @@
 """How a client reads the store: directly, in processes that may hold its DSN.
 
-A client never writes to the store. Whatever changes a row goes through a workflow.
+A client changes no row: whatever does so goes through a workflow. What it puts there is content
+that a request refers to, under its own digest.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
+from runward.client.watching import Watching
 from runward.contracts.approvals import Approval, ApprovalState
+from runward.contracts.content import Content
+from runward.contracts.errors import ConfigurationError
+from runward.contracts.progress import Offset, Progress, Watched
+from runward.contracts.story import RunQuery, RunRow, Story, UserUsage
 
 if TYPE_CHECKING:
     from runward.store.pool import Store
 
 
-ROLE = "runward_reader"  # taken by every connection: a client may read, and nothing else
+ROLE = "runward_reader"  # taken by every connection: a client may read, and put content
 CONNECTIONS_MAX = 4
-
-
-@dataclass(frozen=True, slots=True)
-class RunRow:
-    """What the store says of a run; `result_digest` is that of the answer's UTF-8 bytes."""
-
-    user: str
-    agent: str
-    session: str
-    state: str
-    reason: str
-    result_digest: str
-    content_gone_at: datetime | None = None  # since then retention deletes what was said
 
 
 class Reader(Protocol):
@@ -49,8 +42,35 @@ class Reader(Protocol):
         """Returns the run, None if the tenant has none of that id."""
         ...
 
+    async def runs(self, tenant: str, query: RunQuery) -> list[RunRow]:
+        """Returns the tenant's runs that the query asks for, newest first."""
+        ...
+
+    async def story(self, tenant: str, run_id: str) -> Story | None:
+        """Returns the run with all its calls, None if the tenant has none of that id."""
+        ...
+
+    async def usage(self, tenant: str, user: str, since: datetime) -> UserUsage:
+        """Returns what the user's models answered since then, and the user's caps."""
+        ...
+
+    def watch(self, tenant: str, run_id: str, after: Offset) -> AsyncIterator[tuple[Progress, ...]]:
+        """Yields the run's events behind the offset, again and again; () where there are none."""
+        ...
+
     async def content(self, tenant: str, digest: str) -> bytes | None:
         """Returns a message by its digest, None if it is not there."""
+        ...
+
+    def chunks(self, tenant: str, run_id: str, digest: str) -> AsyncIterator[bytes]:
+        """Yields large content that the run uses, in chunks; none if it is not there.
+
+        Errors: Changed, before the last chunk, where the whole is not what the digest names.
+        """
+        ...
+
+    async def put(self, tenant: str, content: Content) -> None:
+        """Stores content for a run that is about to be started."""
         ...
 
     async def close(self) -> None:
@@ -63,47 +83,96 @@ class DirectReader:
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
-        self._store: Store | None = None
+        self._opened: Store | None = None
         self._opening = asyncio.Lock()
         self._exit = AsyncExitStack()
+        self._watching = Watching(self._look)
 
     async def approvals(self, tenant: str, state: ApprovalState) -> list[Approval]:
         """Returns the tenant's requests in that state, newest first."""
-        store = await self._opened()
-        return list(await store.approvals.list(tenant, state))
+        async with self._store() as store:
+            return list(await store.approvals.list(tenant, state))
 
     async def approval(self, tenant: str, approval_id: str) -> Approval | None:
         """Returns one request, None if the tenant has none of that id."""
-        store = await self._opened()
-        return await store.approvals.get(tenant, approval_id)
+        async with self._store() as store:
+            return await store.approvals.get(tenant, approval_id)
 
     async def run(self, tenant: str, run_id: str) -> RunRow | None:
         """Returns the run, None if the tenant has none of that id."""
-        store = await self._opened()
-        row = await store.reads.run(tenant, run_id)
-        if row is None:
-            return None
-        return RunRow(row.user, row.agent, row.session, row.state, row.reason, row.result_digest,
-                      row.content_gone_at)  # fmt: skip
+        async with self._store() as store:
+            return await store.reads.run(tenant, run_id)
+
+    async def runs(self, tenant: str, query: RunQuery) -> list[RunRow]:
+        """Returns the tenant's runs that the query asks for, newest first."""
+        async with self._store() as store:
+            return list(await store.reads.runs(tenant, query))
+
+    async def story(self, tenant: str, run_id: str) -> Story | None:
+        """Returns the run with all its calls, None if the tenant has none of that id."""
+        async with self._store() as store:
+            row = await store.reads.run(tenant, run_id)
+            return None if row is None else await store.stories.story(row)
+
+    async def usage(self, tenant: str, user: str, since: datetime) -> UserUsage:
+        """Returns what the user's models answered since then, and the user's caps."""
+        async with self._store() as store:
+            return await store.stories.usage(tenant, user, since)
+
+    def watch(self, tenant: str, run_id: str, after: Offset) -> AsyncIterator[tuple[Progress, ...]]:
+        """Yields the run's events behind the offset, again and again; () where there are none."""
+        return self._watching.batches(tenant, run_id, after)
 
     async def content(self, tenant: str, digest: str) -> bytes | None:
         """Returns a message by its digest, None if it is not there."""
-        store = await self._opened()
-        return await store.transcripts.content(tenant, digest)
+        async with self._store() as store:
+            return await store.transcripts.content(tenant, digest)
+
+    async def chunks(self, tenant: str, run_id: str, digest: str) -> AsyncIterator[bytes]:
+        """Yields large content that the run uses, in chunks; none if it is not there.
+
+        Errors: Changed, before the last chunk, where the whole is not what the digest names.
+        """
+        async with self._store() as store:
+            if await store.content.used(tenant, run_id, digest):
+                async for chunk in store.content.chunks(tenant, digest):
+                    yield chunk
+
+    async def put(self, tenant: str, content: Content) -> None:
+        """Stores content for a run that is about to be started."""
+        async with self._store() as store:
+            await store.content.put(tenant, content)
 
     async def close(self) -> None:
         """Lets go of all connections; a later call connects again."""
+        await self._watching.close()
         async with self._opening:
-            self._store = None
+            self._opened = None
             await self._exit.aclose()
 
-    async def _opened(self) -> Store:
+    async def _look(self, watched: Sequence[Watched]) -> Sequence[tuple[Progress, ...]]:
+        async with self._store() as store:
+            return await store.progress.since(watched)
+
+    @asynccontextmanager
+    async def _store(self) -> AsyncIterator[Store]:
         async with self._opening:
-            if self._store is None:
+            if self._opened is None:
                 # Here and not above: a client that reads no store needs no database driver.
                 from runward.store.pool import Store
 
-                self._store = await self._exit.enter_async_context(
+                self._opened = await self._exit.enter_async_context(
                     Store(self._dsn, role=ROLE, connections_max=CONNECTIONS_MAX)
                 )
-            return self._store
+        yield self._opened
+
+
+def needs_reader(reader: Reader | None, asked: str) -> Reader:
+    """Returns the reader; raises ConfigurationError, naming the setting, if there is none."""
+    if reader is None:
+        raise ConfigurationError(
+            asked,
+            "It is in the store, and this client has no way to read it",
+            "Connect with database_url=, or set RUNWARD_DATABASE_URL",
+        )
+    return reader

@@ -7,14 +7,16 @@ forged the workflow's result.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 from temporalio.client import (
     Client,
+    WorkflowExecutionStatus,
     WorkflowFailureError,
+    WorkflowHistory,
     WorkflowQueryFailedError,
     WorkflowQueryRejectedError,
 )
@@ -22,14 +24,27 @@ from temporalio.common import QueryRejectCondition, RawValue, SearchAttributeKey
 from temporalio.exceptions import CancelledError, FailureError
 
 from runward.client.answering import NoWorkerAnswered, answered, no_worker
-from runward.client.reader import Reader, RunRow
+from runward.client.confirmation import (
+    ASK_WHO_OPERATES,
+    Confirmation,
+    Origin,
+    invalid_end,
+)
+from runward.client.reader import Reader, needs_reader
+from runward.client.resetting import reset_before
+from runward.client.watching import events
 from runward.contracts import names
 from runward.contracts.agents import Agent
 from runward.contracts.approvals import Approval, ApprovalRequest
-from runward.contracts.encoding import digest
-from runward.contracts.errors import AgentError, ConfigurationError, RequestRefused
+from runward.contracts.content import Changed
+from runward.contracts.errors import (
+    AgentError,
+    NotFound,
+    RequestRefused,
+)
+from runward.contracts.progress import Progress
 from runward.contracts.runs import RunEnd, RunInput, RunResult, RunStatus, usd
-from runward.contracts.transcript import AssistantMessage, decode_message
+from runward.contracts.story import Story
 from runward.contracts.usage import Usage
 from runward.workflows.payloads import read
 
@@ -39,14 +54,6 @@ QUERY_TIMEOUT = timedelta(seconds=10)
 POLL_S_MIN, POLL_S_MAX = 0.05, 1.0  # between two looks for an approval; doubles up to the second
 _TENANT = SearchAttributeKey.for_keyword(names.TENANT_ATTRIBUTE)
 _REQUESTS: TypeAdapter[list[ApprovalRequest]] = TypeAdapter(list[ApprovalRequest])
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a run began: the first execution of its chain, and the session it belongs to."""
-
-    run_id: str
-    session_id: str
 
 
 # Timeouts are parameters (ASYNC109): `result(timeout=5)` is what users of futures know.
@@ -69,7 +76,7 @@ class RunHandle(Generic[Output]):
         self._tenant_tag = tenant_tag
         self._checked = origin is not None  # whoever started a run need not ask whose it is
         self._reader = reader
-        self._agent = agent
+        self._confirmation = Confirmation(workflow_id, tenant, reader, agent)
         self._origin = origin
         self._handle = temporal.get_workflow_handle(
             workflow_id,
@@ -89,16 +96,17 @@ class RunHandle(Generic[Output]):
         where an interrupted run left nothing that can be parsed.
 
         Raises AgentError for a run that failed, was terminated, or whose answer the store does not
-        confirm; Temporal's WorkflowFailureError with a CancelledError as its cause for one that
-        was cancelled; TimeoutError.
+        confirm, and its OutputValidationError for one whose answer was not of the agent's output
+        type, before its repair and after it; Temporal's WorkflowFailureError with a CancelledError
+        as its cause for one that was cancelled; TimeoutError.
         """
         await self.check()
         end = await self._end(timeout)
         origin = await self._began()
-        output = await self._output(end, origin)
+        output = await self._confirmation.output(end, origin)
         return RunResult(
             output=output,
-            parsed=self._parse(output, interrupted=bool(end.interruption_reason)),
+            parsed=self._confirmation.parse(output, interrupted=bool(end.interruption_reason)),
             turns=end.turns,
             usage=Usage(*end.usage),
             cost=usd(end.cost),
@@ -108,6 +116,7 @@ class RunHandle(Generic[Output]):
             finished_at=end.finished_at,
             session_id=origin.session_id,
             run_id=origin.run_id,
+            fallback_models=end.fallback_models,
         )
 
     async def status(self) -> RunStatus:
@@ -151,6 +160,63 @@ class RunHandle(Generic[Output]):
                 raise silence from None
             raise
 
+    async def watch(self, after: str = "") -> AsyncIterator[Progress]:
+        """Yields what happens in the run, from its beginning until its end.
+
+        Hand on the `offset` of the last event that you have as `after`, and it goes on behind it:
+        no event is missed or told twice, also over a lost connection to the store.
+        """
+        reader = needs_reader(self._reader, f"Watching {self.id!r}")
+        await self.check()
+        origin = await self._began()
+        async for one in events(reader, self._tenant, origin.run_id, after, self._over):
+            yield one
+
+    async def story(self) -> Story:
+        """Returns the run's calls so far: what they cost, who allowed them, what became of them."""
+        asked = f"The story of {self.id!r}"
+        reader = needs_reader(self._reader, asked)
+        await self.check()
+        found = await reader.story(self._tenant, (await self._began()).run_id)
+        if found is None:
+            raise NotFound(asked, "No step of it has reached the store", "Is a worker there?")
+        return found
+
+    async def content(self, digest: str) -> AsyncIterator[bytes]:
+        """Yields large content of this run in chunks: a tool's whole result, a file it was given.
+
+        Chunks have 1 MiB, the last one less; it comes once the whole was compared with the digest.
+        Raises AgentError where there is none of that digest, or it is not what the digest names.
+        """
+        asked = f"The content {digest!r} of {self.id!r}"
+        reader = needs_reader(self._reader, asked)
+        await self.check()
+        origin, found = await self._began(), False
+        try:
+            async for chunk in reader.chunks(self._tenant, origin.run_id, digest):
+                found = True
+                yield chunk
+        except Changed:
+            raise AgentError(
+                asked, "What the store holds is not what its digest names", ASK_WHO_OPERATES
+            ) from None
+        if not found:
+            raise AgentError(asked, await self._confirmation.missing(reader, origin, digest))
+
+    async def reset(self, before: str, reason: str) -> None:
+        """Runs the run again from one of its calls on, such as `t3.model`, as a new epoch of it.
+
+        Models are asked anew; a tool's call that comes again as it was has its recorded outcome.
+        Raises NotFound where the newest execution has no such call.
+        """
+        await self.check()
+        await reset_before(self._temporal, self.id, before, reason)
+
+    async def history(self) -> WorkflowHistory:
+        """Returns the history of the run's newest execution, to be replayed or kept."""
+        await self.check()
+        return await answered(self._handle.fetch_history(), f"The history of {self.id!r}")
+
     async def cancel(self) -> None:
         """Asks the run to end; a run that has answered already keeps its answer."""
         await self.check()
@@ -162,7 +228,7 @@ class RunHandle(Generic[Output]):
         await answered(self._handle.terminate(reason=reason), f"Terminate of {self.id!r}")
 
     async def check(self) -> None:
-        """Raises RequestRefused for a run of another tenant, and for one that is not there.
+        """Raises NotFound for a run of another tenant, and for one that is not there.
 
         Every other call does this first, where the handle was made from an id. Workflows of users'
         own carry no tenant's tag: whoever has their ids reaches them.
@@ -178,8 +244,12 @@ class RunHandle(Generic[Output]):
             first = found.raw_description.workflow_execution_info.first_run_id
             # Tags differ as well where the run's starter had another tag key; the store knows.
             if self._reader is None or await self._reader.run(self._tenant, first) is None:
-                raise RequestRefused(asked, f"Tenant {self._tenant!r} has no run of that id")
+                raise NotFound(asked, f"Tenant {self._tenant!r} has no run of that id")
         self._checked = True
+
+    async def _over(self) -> bool:
+        found = await answered(self._handle.describe(), f"The run {self.id!r}")
+        return found.status is not WorkflowExecutionStatus.RUNNING
 
     async def _end(self, seconds: float | None) -> RunEnd:
         try:
@@ -188,6 +258,10 @@ class RunHandle(Generic[Output]):
         except WorkflowFailureError as error:
             if isinstance(error.cause, CancelledError):
                 raise
+            invalid = invalid_end(error.cause)
+            if invalid is not None:
+                origin = await self._began()
+                raise await self._confirmation.invalid(invalid, origin) from error
             raise AgentError(f"The run {self.id!r} ended without an answer", said(error)) from error
         try:
             return read(RunEnd, value)
@@ -208,60 +282,6 @@ class RunHandle(Generic[Output]):
             request = read(RunInput, given[0]).request
             self._origin = Origin(started.first_execution_run_id, request.session_id)
         return self._origin
-
-    async def _output(self, end: RunEnd, origin: Origin) -> str:
-        if self._reader is None:
-            if end.ref:
-                needs_reader(None, f"The answer of {self.id!r}")
-            return end.output
-        row = await self._reader.run(self._tenant, origin.run_id)
-        if end.interruption_reason:
-            if row is None or (row.state, row.reason) != ("interrupted", end.interruption_reason):
-                raise self._unconfirmed(row)
-            return ""  # such a run has no answer, whatever stands in its place
-        output = await self._content(self._reader, end.ref, origin) if end.ref else end.output
-        if row is None or row.state != "answered" or row.result_digest != digest(output.encode()):
-            raise self._unconfirmed(row)
-        return output
-
-    def _unconfirmed(self, row: RunRow | None) -> AgentError:
-        return AgentError(
-            f"The result of {self.id!r}",
-            "The store does not confirm this answer"
-            + ("" if row is None else f": it holds the run as {row.state!r}"),
-            "Ask whoever operates the store and Temporal's namespace",
-        )
-
-    async def _missing(self, reader: Reader, origin: Origin, ref: str) -> str:
-        """Returns why the store has no content of that digest."""
-        row = await reader.run(self._tenant, origin.run_id)
-        if row is not None and row.content_gone_at is not None:
-            return f"Retention deleted it after {row.content_gone_at:%Y-%m-%d %H:%M %Z}"
-        return f"The store does not hold {ref!r}"
-
-    async def _content(self, reader: Reader, ref: str, origin: Origin) -> str:
-        """Returns the text of the answer that went by reference."""
-        data = await reader.content(self._tenant, ref)
-        if data is None or digest(data) != ref:
-            raise AgentError(f"The answer of {self.id!r}", await self._missing(reader, origin, ref))
-        message = decode_message(data)
-        if not isinstance(message, AssistantMessage):
-            raise AgentError(f"The answer of {self.id!r}", "It refers to another kind of message")
-        return message.text
-
-    def _parse(self, output: str, *, interrupted: bool) -> Output:
-        if self._agent is None:
-            return cast(Output, output)
-        try:
-            return self._agent.parse(output)
-        except ValidationError as error:
-            if interrupted:
-                return cast(Output, None)
-            raise AgentError(
-                f"The answer of {self.id!r} as {self._agent.output_type!r}",
-                f"It does not fit: {error.error_count()} errors in {output[:80]!r}",
-                "Read it with get(id).result(), which parses nothing",
-            ) from error
 
     async def _pending(self) -> list[ApprovalRequest]:
         try:
@@ -285,21 +305,11 @@ class RunHandle(Generic[Output]):
                         rpc_timeout=QUERY_TIMEOUT,
                     ),
                     asked,
+                    by_worker=True,
                 ),
             )
         except WorkflowQueryFailedError as error:
             raise RequestRefused(asked, error.message) from error
-
-
-def needs_reader(reader: Reader | None, asked: str) -> Reader:
-    """Returns the reader; raises ConfigurationError, naming the setting, if there is none."""
-    if reader is None:
-        raise ConfigurationError(
-            asked,
-            "It is in the store, and this client has no way to read it",
-            "Connect with database_url=, or set RUNWARD_DATABASE_URL",
-        )
-    return reader
 
 
 def said(error: WorkflowFailureError) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import builtins
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, overload
 from uuid import uuid4
 
@@ -10,26 +12,27 @@ from temporalio.client import Client
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
+from runward.client.answering import admitted_by_temporal, answered
 from runward.client.approvals import Approvals
+from runward.client.confirmation import Origin
 from runward.client.keys import TicketSource
 from runward.client.labels import Labelling, Tags
-from runward.client.reader import Reader
-from runward.client.run_handle import Origin, RunHandle
+from runward.client.reader import Reader, needs_reader
+from runward.client.requests import admitted, sent
+from runward.client.run_handle import RunHandle
 from runward.client.tickets import ticketed_client
 from runward.contracts import names
 from runward.contracts.agents import Agent
-from runward.contracts.encoding import clean
 from runward.contracts.errors import RequestRefused
+from runward.contracts.files import File
 from runward.contracts.identity import Principal
-from runward.contracts.runs import REQUEST_BYTES_MAX, RunInput, RunRequest, RunResult
-from runward.contracts.wire import encode_wire
+from runward.contracts.runs import RunInput, RunResult, RunState
+from runward.contracts.story import RunQuery, RunRow, UserUsage, month_begin
 from runward.workflows.payloads import raw
 
 Output = TypeVar("Output")
 
-NAME_CHARS_MAX = 64
-SESSION_CHARS_MAX = 256
-_AGENT_NAME = re.compile(r"[a-z][a-z0-9_-]*\Z")
+START_TIMEOUT = timedelta(seconds=10)  # of one try; the SDK tries for ten seconds
 
 
 class ActingClient:
@@ -70,11 +73,23 @@ class ActingClient:
 
     @overload
     async def start(
-        self, agent: str, prompt: str, *, key: str | None = None, session_id: str = ""
+        self,
+        agent: str,
+        prompt: str,
+        *,
+        key: str | None = None,
+        session_id: str = "",
+        files: Sequence[File] = (),
     ) -> RunHandle[str]: ...
     @overload
     async def start(
-        self, agent: Agent[Output], prompt: str, *, key: str | None = None, session_id: str = ""
+        self,
+        agent: Agent[Output],
+        prompt: str,
+        *,
+        key: str | None = None,
+        session_id: str = "",
+        files: Sequence[File] = (),
     ) -> RunHandle[Output]: ...
     async def start(
         self,
@@ -83,21 +98,24 @@ class ActingClient:
         *,
         key: str | None = None,
         session_id: str = "",
+        files: Sequence[File] = (),
     ) -> RunHandle[Any]:
         """Returns the handle of a run of this agent.
 
         With a `key`, asking again for the same returns the same run, for as long as Temporal
-        retains it. Raises RequestRefused for a key that stands for another request, and for a
+        retains it. The model sees the `files` with the prompt. Files and a long prompt go through
+        the store. Raises RequestRefused for a key that stands for another request, and for a
         request that is too large.
         """
         definition = agent if isinstance(agent, Agent) else None
         name = agent.name if isinstance(agent, Agent) else agent
-        request = admitted(name, prompt, session_id)
+        whole = admitted(name, prompt, session_id, files)
+        request = await sent(whole, files, self._reader, self.principal.tenant)
         tags = self._labelling.tags
         workflow_id = run_workflow_id(self.principal, key, tags)
         labels = await self._labelling.of(self.principal, name)
         try:
-            started = await self._temporal.start_workflow(
+            start = self._temporal.start_workflow(
                 names.AGENT_RUN,
                 raw(RunInput(request=request)),
                 id=workflow_id,
@@ -109,19 +127,36 @@ class ActingClient:
                 search_attributes=labels.search_attributes,
                 static_summary=name,
                 priority=Priority(fairness_key=tags.tenant(self.principal)),
+                rpc_timeout=START_TIMEOUT,
             )
+            asked = f"A run of agent {name!r}"
+            started = await admitted_by_temporal(start, asked, keyed=key is not None)
             run_id = started.first_execution_run_id or ""
         except WorkflowAlreadyStartedError:
-            run_id = await self._same_run(workflow_id, request, key)
+            # A client without a store asks for the same in other words.
+            same = {request.digest} if files else {request.digest, whole.digest}
+            run_id = await self._same_run(workflow_id, same, key)
         return self._handle(workflow_id, definition, Origin(run_id, request.session_id))
 
     @overload
     async def execute(
-        self, agent: str, prompt: str, *, key: str | None = None, session_id: str = ""
+        self,
+        agent: str,
+        prompt: str,
+        *,
+        key: str | None = None,
+        session_id: str = "",
+        files: Sequence[File] = (),
     ) -> RunResult[str]: ...
     @overload
     async def execute(
-        self, agent: Agent[Output], prompt: str, *, key: str | None = None, session_id: str = ""
+        self,
+        agent: Agent[Output],
+        prompt: str,
+        *,
+        key: str | None = None,
+        session_id: str = "",
+        files: Sequence[File] = (),
     ) -> RunResult[Output]: ...
     async def execute(
         self,
@@ -130,9 +165,10 @@ class ActingClient:
         *,
         key: str | None = None,
         session_id: str = "",
+        files: Sequence[File] = (),
     ) -> RunResult[Any]:
         """Returns the result of a run that is started, or found under its key."""
-        run = await self.start(agent, prompt, key=key, session_id=session_id)
+        run = await self.start(agent, prompt, key=key, session_id=session_id, files=files)
         return await run.result()
 
     @overload
@@ -142,6 +178,29 @@ class ActingClient:
     def get(self, workflow_id: str, agent: Agent[Any] | None = None) -> RunHandle[Any]:
         """Returns the handle of a run by its id; nothing is asked of the server yet."""
         return self._handle(workflow_id, agent, None)
+
+    async def list(
+        self,
+        *,
+        user: str | None = None,
+        agent: str | None = None,
+        state: RunState | None = None,
+        session_id: str | None = None,
+        limit: int = 100,
+    ) -> builtins.list[RunRow]:
+        """Returns the tenant's runs of which all that is given holds, newest first.
+
+        Only runs whose first step has reached the store are in it.
+        """
+        reader = needs_reader(self._reader, "The list of runs")
+        query = RunQuery(user, agent, state, session_id, limit)
+        return await reader.runs(self.principal.tenant, query)
+
+    async def usage_for(self, user: str, since: datetime | None = None) -> UserUsage:
+        """Returns what a user of the tenant has spent since then, else in this month (UTC)."""
+        reader = needs_reader(self._reader, f"The usage of {user!r}")
+        begin = since or month_begin(datetime.now(UTC))
+        return await reader.usage(self.principal.tenant, user, begin)
 
     def _handle(
         self, workflow_id: str, agent: Agent[Any] | None, origin: Origin | None
@@ -156,42 +215,18 @@ class ActingClient:
             tenant_tag=self._labelling.tags.tenant(self.principal),
         )
 
-    async def _same_run(self, workflow_id: str, request: RunRequest, key: str | None) -> str:
+    async def _same_run(self, workflow_id: str, digests: set[str], key: str | None) -> str:
         """Returns the first run id of the run that has this id, if it was asked for the same."""
-        found = await self._temporal.get_workflow_handle(workflow_id).describe()
+        handle = self._temporal.get_workflow_handle(workflow_id)
+        found = await answered(handle.describe(), f"A run under the key {key!r}")
         known = await found.memo_value(names.REQUEST_DIGEST_MEMO, "", type_hint=str)
-        if known != request.digest:
+        if known not in digests:
             raise RequestRefused(
                 f"A run under the key {key!r}",
                 "This key stands for a run that was asked something else",
                 "Use one key per request",
             )
         return found.raw_description.workflow_execution_info.first_run_id
-
-
-def admitted(agent: str, prompt: str, session_id: str) -> RunRequest:
-    """Returns the request; raises RequestRefused for one that no worker could take."""
-    if len(agent) > NAME_CHARS_MAX or not _AGENT_NAME.match(agent):
-        raise RequestRefused(
-            f"A run of agent {agent[:80]!r}",
-            f"Names are a-z, 0-9, _ and -, at most {NAME_CHARS_MAX} characters",
-        )
-    if not prompt:
-        raise RequestRefused(f"A run of agent {agent!r}", "The prompt is empty")
-    if len(session_id) > SESSION_CHARS_MAX:
-        raise RequestRefused(
-            f"A run of agent {agent!r}",
-            f"The session id has {len(session_id)} characters, at most {SESSION_CHARS_MAX} fit",
-        )
-    request = RunRequest(agent=agent, prompt=clean(prompt), session_id=clean(session_id))
-    size = len(encode_wire(RunInput(request=request)))
-    if size > REQUEST_BYTES_MAX:
-        raise RequestRefused(
-            f"A run of agent {agent!r}",
-            f"The request has {size} bytes, at most {REQUEST_BYTES_MAX} fit",
-            "Put large content where a tool of the agent can read it",
-        )
-    return request
 
 
 def run_workflow_id(principal: Principal, key: str | None, tags: Tags | None = None) -> str:

@@ -8,8 +8,9 @@ from typing import Self
 
 from temporalio.client import Client, Plugin
 from temporalio.common import HeaderCodecBehavior
+from temporalio.converter import PayloadCodec
 
-from runward.client.data_converter import DATA_CONVERTER
+from runward.client.codec import converter, load_codec
 from runward.client.keys import TicketSource
 from runward.client.labels import Labelling, Tags
 from runward.client.reader import DirectReader, Reader
@@ -51,20 +52,24 @@ class RunwardClient:
         profile: str | None = None,
         task_queue: str | None = None,
         tag_key: str | None = None,
+        codec: PayloadCodec | None = None,
         plugins: Sequence[Plugin] = (),
     ) -> Self:
         """Returns a connected client.
 
         What is not given comes from TEMPORAL_* variables and profiles, RUNWARD_* variables and
         `runward.toml`. Without a database URL, answers cannot be confirmed nor approvals read.
+        `codec` encodes whatever Temporal keeps of runs; workers need the same (`--codec`).
         Raises ConfigurationError if Temporal cannot be reached.
         """
         settings = Settings.load(database_url=database_url, task_queue=task_queue, tag_key=tag_key)
+        if codec is None and settings.codec is not None:
+            codec = load_codec(settings.codec)
         options = temporal_connection(address, namespace=namespace, profile=profile)
         try:
             temporal = await Client.connect(
                 **options,
-                data_converter=DATA_CONVERTER,
+                data_converter=converter(codec),
                 header_codec_behavior=HeaderCodecBehavior.CODEC,
                 plugins=plugins,
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -30,7 +30,17 @@ ADDRESS_DEFAULT = "localhost:7233"
 STATE_DIR_DEFAULT = Path(".runward")
 SWEEP_EVERY_S_DEFAULT = 60.0
 RETENTION_DAYS_MAX = 36_500
+# As Temporal's server wants them. Both are written into the events of every step.
+_DEPLOYMENT = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+_BUILD_ID = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
 _PORT = re.compile(r"(\]|^[^:\[]*)(:\d+)?$")  # of one host, which may be an address in brackets
+
+
+class Deployment(NamedTuple):
+    """Which build of which deployment a versioned worker is."""
+
+    name: str
+    build_id: str
 
 
 class Settings(BaseSettings):
@@ -43,15 +53,22 @@ class Settings(BaseSettings):
     task_queue: str = names.TASK_QUEUE
     state_dir: Path = STATE_DIR_DEFAULT
     temporal_binary: Path | None = None
+    temporal_ui_url: str | None = None
     user: str | None = None
     tenant: str | None = None
     # The same for all clients of a namespace. Under another one a run's `key` makes another run.
     tag_key: SecretStr | None = None
+    health_file: Path | None = None
+    codec: str | None = None  # your PayloadCodec as module:name
     sweep_every_s: float = Field(SWEEP_EVERY_S_DEFAULT, gt=0)
     # For how many days after its end a run keeps what was said, and its steps; unset is for ever.
     # Under a day the store refuses to delete.
     retention_content_days: int | None = Field(None, ge=1, le=RETENTION_DAYS_MAX)
     retention_steps_days: int | None = Field(None, ge=1, le=RETENTION_DAYS_MAX)
+
+    # Both make versioned workers, neither makes workers without a version.
+    deployment: str | None = Field(None, pattern=_DEPLOYMENT)
+    build_id: str | None = Field(None, pattern=_BUILD_ID)
 
     @field_validator("database_url")
     @classmethod
@@ -99,6 +116,24 @@ class Settings(BaseSettings):
     def dsn(self) -> str | None:
         """Returns the store's DSN in the clear, None if there is none."""
         return self.database_url.get_secret_value() if self.database_url else None
+
+    @property
+    def version(self) -> Deployment | None:
+        """Returns which build of which deployment workers are, None if they have no version."""
+        if self.deployment is not None and self.build_id is not None:
+            return Deployment(self.deployment, self.build_id)
+        if self.deployment is None and self.build_id is None:
+            return None
+        named = (
+            f"a deployment, {self.deployment!r}"
+            if self.deployment
+            else f"a build, {self.build_id!r}"
+        )
+        raise ConfigurationError(
+            "A versioned worker",
+            f"The settings name {named}, and not the other of the two",
+            "Give both --deployment and --build-id (RUNWARD_DEPLOYMENT, RUNWARD_BUILD_ID), or none",
+        )
 
 
 def config_file() -> Path:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from pydantic import TypeAdapter
-from typing_extensions import TypeVar
-
 from runward.contracts.budget import Budget
-from runward.contracts.encoding import digest_of
+from runward.contracts.encoding import digest, digest_of
 from runward.contracts.errors import ConfigurationError
+from runward.contracts.output import Output, OutputType, output_of
 from runward.contracts.tools import Tool
+from runward.contracts.tries import MODEL_RETRIES_DEFAULT
 
-Output = TypeVar("Output", default=str)  # an agent that says nothing answers with text
-
+INSTRUCTIONS_BYTES_MAX = 1024 * 1024
 MAX_TURNS_DEFAULT = 50
 MAX_OUTPUT_TOKENS_DEFAULT = 4096
+MAX_CALLS_PER_TURN_DEFAULT = 64  # each is an activity, and a model can write hundreds
+MAX_CALLS_PER_TURN_MAX = 1000  # Temporal lets 2,000 activities of a workflow be pending
+MODEL_RETRIES_MAX = 10_000
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}\Z")
 
 
@@ -43,6 +45,9 @@ class Agent(Generic[Output]):
         output_type: type[Output] | Any = str,
         max_turns: int = MAX_TURNS_DEFAULT,
         max_output_tokens: int = MAX_OUTPUT_TOKENS_DEFAULT,
+        max_calls_per_turn: int = MAX_CALLS_PER_TURN_DEFAULT,
+        model_retries: int = MODEL_RETRIES_DEFAULT,
+        fallback: Sequence[str] = (),
         budget: Budget | None = None,
         approver_role: str | None = None,
     ) -> None:
@@ -50,24 +55,33 @@ class Agent(Generic[Output]):
             raise ConfigurationError(
                 f"Agent({name!r})", "Names are a-z, 0-9, _ and -, at most 64 characters"
             )
-        if ":" not in model:
+        size = len(instructions.encode("utf-8", "replace"))
+        if size > INSTRUCTIONS_BYTES_MAX:
             raise ConfigurationError(
-                f"Agent({name!r}, model={model!r})",
-                "A model is 'provider:model'",
-                "Say for example 'anthropic:<model>' or 'scripted:<script>'",
+                f"Agent({name!r}) with instructions of {size} bytes",
+                f"At most {INSTRUCTIONS_BYTES_MAX} fit: every call of the model sends them",
+                "Put what it needs only now and then where a tool can read it",
             )
         if max_turns < 1 or max_output_tokens < 1:
             raise ConfigurationError(
                 f"Agent({name!r})", "max_turns and max_output_tokens are at least 1"
             )
-        doubled = sorted({one.name for one in tools if [t.name for t in tools].count(one.name) > 1})
+        _check_between(name, "max_calls_per_turn", max_calls_per_turn, 1, MAX_CALLS_PER_TURN_MAX)
+        _check_between(name, "model_retries", model_retries, 0, MODEL_RETRIES_MAX)
+        doubled = sorted(name for name, n in Counter(one.name for one in tools).items() if n > 1)
         if doubled:
             raise ConfigurationError(f"Agent({name!r})", f"Two tools are called {doubled[0]!r}")
         self.name = name
         self.model = model
+        # In the order in which they are asked: the agent's own, then its fallbacks.
+        self.models = _models(name, model, fallback)
+        self.model_retries = model_retries
+        self.max_calls_per_turn = max_calls_per_turn
         self.instructions = instructions
         self.tools = tuple(tools)
+        self._by_name = {one.name: one for one in self.tools}
         self.output_type = output_type
+        self.output: OutputType[Output] | None = output_of(name, output_type)
         self.max_turns = max_turns
         self.max_output_tokens = max_output_tokens
         self.budget = budget
@@ -85,19 +99,26 @@ class Agent(Generic[Output]):
 
     def tool(self, name: str) -> Tool | None:
         """Returns the tool of that name, None if this agent has none."""
-        return next((one for one in self.tools if one.name == name), None)
+        return self._by_name.get(name)
 
     @property
     def snapshot(self) -> dict[str, Any]:
         """Returns the definition as canonical data; its digest pins the run to it."""
-        return {
+        output = self.output
+        # Only where they are set: a run is pinned to the digest that it opened with.
+        chosen = {
+            "max_calls_per_turn": (self.max_calls_per_turn, MAX_CALLS_PER_TURN_DEFAULT),
+            "model_retries": (self.model_retries, MODEL_RETRIES_DEFAULT),
+            "fallback": (list(self.models[1:]), []),
+        }
+        return {name: value for name, (value, default) in chosen.items() if value != default} | {
             "name": self.name,
             "model": self.model,
             "instructions": self.instructions,
             "tools": [one.schema_digest for one in self.tools],
             "max_turns": self.max_turns,
             "max_output_tokens": self.max_output_tokens,
-            "output": repr(self.output_type),
+            "output": repr(str) if output is None else digest(output.schema_text.encode()),
         }
 
     @property
@@ -107,7 +128,36 @@ class Agent(Generic[Output]):
 
     def parse(self, text: str) -> Output:
         """Returns the answer as the agent's output type; a ValidationError if it is none."""
-        if self.output_type is str:
+        if self.output is None:
             return text  # type: ignore[return-value]  # Output is str here
-        adapter: TypeAdapter[Output] = TypeAdapter(self.output_type)
-        return adapter.validate_json(text)
+        return self.output.parse(text)
+
+
+def _models(agent: str, model: str, fallback: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(fallback, str):
+        raise ConfigurationError(
+            f"Agent({agent!r}, fallback={fallback!r})",
+            "It is a list of models, in the order in which they are asked",
+            f"Say fallback=[{fallback!r}]",
+        )
+    models = (model, *fallback)
+    for place, one in enumerate(models):
+        asked = f"Agent({agent!r}, {'fallback' if place else 'model'}={one!r})"
+        if not all(one.partition(":")):
+            raise ConfigurationError(
+                asked,
+                "A model is 'provider:model'",
+                "Say for example 'anthropic:<model>' or 'scripted:<script>'",
+            )
+        if one in models[:place]:
+            raise ConfigurationError(
+                asked, "This model is asked before already", "Name each model once"
+            )
+    return models
+
+
+def _check_between(agent: str, name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ConfigurationError(
+            f"Agent({agent!r}, {name}={value!r})", f"{name} is between {least} and {most}"
+        )

@@ -6,10 +6,13 @@ the step it names, for exactly the digest that was shown.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from runward.contracts.errors import ConfigurationError
 
 ApprovalState = Literal["pending", "approved", "rejected", "expired", "consumed", "void"]
 ApprovalKind = Literal["call", "unknown"]
@@ -18,10 +21,36 @@ DecisionWord = Literal["approve", "reject"]
 APPROVAL_TTL = timedelta(hours=24)
 EXECUTION_TTL = timedelta(hours=1)  # an approval that nobody used for this long no longer holds
 DECISION_TTL = timedelta(minutes=5)
+TTL_MIN, TTL_MAX = timedelta(seconds=1), timedelta(days=30)
 
 DECLINED = "approval declined"
 NO_APPROVER = "approval required; no approver"
 EXPIRED = "approval expired"
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalTerms:
+    """Who may approve where an agent names nobody, and for how long what is asked and said holds.
+
+    A request keeps the terms under which it was made; other terms are for new requests.
+    """
+
+    approver_role: str | None = None
+    approval_ttl: timedelta = APPROVAL_TTL  # a request that nobody decided
+    execution_ttl: timedelta = EXECUTION_TTL  # an approval that nobody used
+
+    def __post_init__(self) -> None:
+        _check_ttl("approval_ttl", self.approval_ttl)
+        _check_ttl("execution_ttl", self.execution_ttl)
+
+
+def _check_ttl(name: str, ttl: object) -> None:
+    if not isinstance(ttl, timedelta) or not TTL_MIN <= ttl <= TTL_MAX:
+        raise ConfigurationError(
+            f"{name}={ttl!r}",
+            f"It is a timedelta from 1 second to {TTL_MAX.days} days",
+            "Say for example timedelta(hours=24)",
+        )
 
 
 class ApprovalRequest(BaseModel):

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 from runward.contracts.encoding import canonical
+from runward.contracts.steps import Run
 
 LEAF_BYTES_MAX = 65_535  # tlog-tiles entries have a 16-bit length
 
@@ -44,6 +45,38 @@ class Record(NamedTuple):
         data = {name: value for name, value in self._asdict().items() if value != ""}
         data["at"], data["v"] = self.at.isoformat(), 1
         return canonical(data)
+
+
+def run_record(
+    kind: RecordKind,
+    run: Run,
+    *,
+    action: str,
+    actor: str,
+    at: datetime,
+    digest: str = "",
+    outcome: str = "",
+    result: str = "",
+) -> Record:
+    """Returns a record about the run itself."""
+    return Record(
+        kind=kind,
+        tenant=run.tenant,
+        user=run.user,
+        session=run.session,
+        run=run.run_id,
+        workflow=run.workflow_id,
+        step="",
+        attempt=0,
+        actor=actor,
+        agent=run.agent,
+        action=action,
+        digest=digest,
+        at=at,
+        policy=run.policy,
+        outcome=outcome,
+        result=result,
+    )
 
 
 def leaf_hash(leaf: bytes) -> str:

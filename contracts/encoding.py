@@ -42,7 +42,12 @@ def clean(text: str) -> str:
 
 def digest(data: bytes) -> str:
     """Returns the SHA-256 of the bytes in base64url, 43 characters."""
-    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+    return encoded_digest(hashlib.sha256(data).digest())
+
+
+def encoded_digest(hashed: bytes) -> str:
+    """Returns a SHA-256 as `digest` writes it; for what is hashed a piece at a time."""
+    return base64.urlsafe_b64encode(hashed).rstrip(b"=").decode()
 
 
 def digest_of(value: Any) -> str:

@@ -15,12 +15,22 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from runward.contracts.approvals import ApprovalRequest
 from runward.contracts.audit import leaf_hash
 from runward.contracts.encoding import canonical, digest
-from runward.contracts.transcript import AssistantMessage, ToolMessage, message_digest
+from runward.contracts.output import InvalidOutput
+from runward.contracts.transcript import (
+    AssistantMessage,
+    ToolMessage,
+    UserMessage,
+    message_digest,
+)
 from runward.contracts.usage import Usage
 
 MESSAGE_INLINE_BYTES_MAX = 16 * 1024  # above it content goes by reference, far from 2 MiB payloads
+# Above it a message is stored before its step is recorded: in the statement that records a batch of
+# steps it would have all of them wait. At this size two commits more are a small share of the work.
+MESSAGE_RECORDED_BYTES_MAX = 256 * 1024
 ARGUMENTS_INLINE_BYTES_MAX = 4 * 1024
 PREVIEW_CHARS = 256
+NO_TOOL = -1  # in `ModelDone.limits`: the agent has no tool of that name
 
 
 class _Outcome(BaseModel):
@@ -47,7 +57,8 @@ class Opened(_Outcome):
     """What the first step tells the loop."""
 
     max_turns: int = Field(alias="t")
-    tools: dict[str, tuple[int, int]] = Field(alias="o")  # name -> (timeout in s, retries)
+    # name -> (timeout in s, retries); only in histories from before `ModelDone.limits`
+    tools: dict[str, tuple[int, int]] = Field(default_factory=dict, alias="o")
     transcript_version: int = Field(1, alias="v")
 
 
@@ -63,6 +74,15 @@ class ModelDone(_Outcome):
     stop: str = Field("end", alias="s")
     leaf: str = Field("", alias="l")
     opened: Opened | None = Field(None, alias="o")
+    # Of each call the tool's timeout in s, or NO_TOOL: never those of tools that nobody called.
+    limits: tuple[int, ...] = Field((), alias="w")
+    # Of an answer that is not of the agent's output type: what the model is told next, or, where
+    # it was told once already, why the run ends with it as failed.
+    repair: str = Field("", alias="q")
+    invalid: InvalidOutput | None = Field(None, alias="i")
+
+    model: str = Field("", alias="a")  # the fallback that answered; "" is the agent's own model
+    tries: int = Field(1, alias="t")  # of the call, the one that succeeded included
 
     @property
     def digest(self) -> str:
@@ -71,6 +91,11 @@ class ModelDone(_Outcome):
             return message_digest(self.message)
         assert self.ref is not None, "a ModelDone has a message or a reference to one"
         return self.ref.digest
+
+    @property
+    def repair_message(self) -> UserMessage | None:
+        """Returns what follows the answer in the conversation, None where nothing needs to."""
+        return UserMessage(text=self.repair) if self.repair else None
 
     @property
     def counters(self) -> Usage:
@@ -85,6 +110,8 @@ class ToolDone(_Outcome):
     text: str | None = Field(None, alias="t")
     is_error: bool = Field(False, alias="e")
     ref: Ref | None = Field(None, alias="r")
+    # The whole of a result that the model sees the beginning of: the digest and size of its bytes.
+    full: Ref | None = Field(None, alias="f")
     leaf: str = Field("", alias="l")
 
 

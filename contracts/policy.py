@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from runward.contracts.agents import Agent
 from runward.contracts.encoding import digest_of
 from runward.contracts.errors import ConfigurationError
 from runward.contracts.identity import Principal
@@ -32,6 +33,10 @@ class Policy(Protocol):
 
     def judge(self, tool: Tool, principal: Principal) -> Verdict:
         """Returns the verdict on one call of the tool by this user in the roles of its ticket."""
+        ...
+
+    def judge_agent(self, agent: Agent[Any], model: str, principal: Principal) -> Verdict:
+        """Returns the verdict on one call of that model, the agent's own or a fallback of it."""
         ...
 
     @property
@@ -64,13 +69,30 @@ DEFAULTS: dict[Mode, dict[Effect, Word]] = {
 }
 
 
+_LISTS = ("allowed_tools", "denied_tools", "allowed_agents", "denied_agents", "allowed_models")
+
+
 @dataclass(frozen=True, slots=True)
 class StandardPermissions:
-    """One mode with an allow-list and a deny-list of tool names; None allows every known tool."""
+    """One mode, and lists of the names of tools, agents and models; None allows all that are known.
+
+    A model is named as its agent names it: "provider:model".
+    """
 
     mode: Mode = "default"
     allowed_tools: Sequence[str] | None = None
     denied_tools: Sequence[str] = ()
+    allowed_agents: Sequence[str] | None = None
+    denied_agents: Sequence[str] = ()
+    allowed_models: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in _LISTS:
+            given = getattr(self, name)
+            if isinstance(given, str):  # every part of it would be a name
+                raise ConfigurationError(
+                    f"StandardPermissions({name}={given!r})", "It is a list", f"Say [{given!r}]"
+                )
 
     def judge(self, tool: Tool, principal: Principal) -> Verdict:
         """Returns the verdict; the strongest of all that apply wins."""
@@ -87,6 +109,19 @@ class StandardPermissions:
             return Verdict("ask", f"{tool.name}: {kind} call requires approval", rule)
         return Verdict(word, "" if word == "allow" else f"{tool.name}: denied by policy", rule)
 
+    def judge_agent(self, agent: Agent[Any], model: str, principal: Principal) -> Verdict:
+        """Returns deny where a list says so, with the list's name as the rule; allow otherwise."""
+        name = agent.name
+        if name in self.denied_agents:
+            return Verdict("deny", f"{name}: denied by policy (denied_agents)", "denied_agents")
+        for rule, allowed, one in (
+            ("allowed_agents", self.allowed_agents, name),
+            ("allowed_models", self.allowed_models, model),
+        ):
+            if allowed is not None and one not in allowed:
+                return Verdict("deny", f"{one}: not in allow-list ({rule})", rule)
+        return Verdict("allow", "", "agent")
+
     def _shields(self, tool: Tool) -> bool:
         return tool.destructive and self.mode not in ("acceptEdits", "bypassPermissions")
 
@@ -94,12 +129,20 @@ class StandardPermissions:
     def body(self) -> dict[str, Any]:
         """Returns the policy as canonical data."""
         allowed = None if self.allowed_tools is None else sorted(self.allowed_tools)
-        return {
+        body: dict[str, Any] = {
             "kind": "standard",
             "mode": self.mode,
             "allowed": allowed,
             "denied": sorted(self.denied_tools),
         }
+        # Only where they say something: a policy's version is the digest of what it says.
+        if self.allowed_agents is not None:
+            body["allowed_agents"] = sorted(self.allowed_agents)
+        if self.denied_agents:
+            body["denied_agents"] = sorted(self.denied_agents)
+        if self.allowed_models is not None:
+            body["allowed_models"] = sorted(self.allowed_models)
+        return body
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +163,14 @@ class PerUserPermissions:
 
     def judge(self, tool: Tool, principal: Principal) -> Verdict:
         """Returns the verdict of the user's own policy."""
-        own = self.policies.get((principal.tenant, principal.user), self.default)
-        return own.judge(tool, principal)
+        return self._own(principal).judge(tool, principal)
+
+    def judge_agent(self, agent: Agent[Any], model: str, principal: Principal) -> Verdict:
+        """Returns the verdict of the user's own policy."""
+        return self._own(principal).judge_agent(agent, model, principal)
+
+    def _own(self, principal: Principal) -> Policy:
+        return self.policies.get((principal.tenant, principal.user), self.default)
 
     @property
     def body(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol
 
@@ -34,6 +34,14 @@ class ToolSpec:
     schema: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class OutputSpec:
+    """The JSON schema that the model's last answer must fit; one object per agent, so hashable."""
+
+    name: str  # letters, digits, _ and -, at most 64
+    schema: dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
     """Everything that one call sends; `max_output_tokens` is always sent, it bounds the cost."""
@@ -44,6 +52,8 @@ class ModelRequest:
     tools: tuple[ToolSpec, ...]
     max_output_tokens: int
     idempotency_key: str
+    output: OutputSpec | None = None  # None: the answer is text
+    files: Mapping[str, bytes] = field(default_factory=dict)  # of messages, by digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,9 @@ class ModelError(Exception):
 
     `retryable` says whether the same call may succeed later, `retry_after_s` when, and `unbilled`
     whether it is proven that the provider billed nothing. `unreadable` is an answer that nobody can
-    read: paid for, so it is asked for again a few times only. The text never holds message content.
+    read: paid for, so it is asked for again a few times only. `elsewhere` says that what will never
+    succeed here may with another model: the key, the model or the money is missing, not the
+    request wrong. The text never holds message content.
     """
 
     def __init__(
@@ -76,12 +88,14 @@ class ModelError(Exception):
         unbilled: bool,
         retry_after_s: float | None = None,
         unreadable: bool = False,
+        elsewhere: bool = False,
     ) -> None:
         super().__init__(text)
         self.retryable = retryable
         self.unbilled = unbilled
         self.retry_after_s = retry_after_s
         self.unreadable = unreadable
+        self.elsewhere = elsewhere
 
 
 class Provider(Protocol):

@@ -10,10 +10,14 @@ from typing import Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from runward.contracts.encoding import digest_of
-from runward.contracts.transcript import GENESIS, UserMessage, message_digest
+from runward.contracts.outcomes import Ref
+from runward.contracts.output import InvalidOutput
+from runward.contracts.transcript import GENESIS, FileRef, UserMessage, message_digest
 from runward.contracts.usage import NANO_USD, Usage
 
 REQUEST_BYTES_MAX = 1024 * 1024  # a start payload must stay well below Temporal's 2 MiB
+REQUEST_INLINE_BYTES_MAX = 64 * 1024  # it is in history twice; above, a client with a store puts it
+PROMPT_BYTES_MAX = 16 * 1024 * 1024  # of its message: four million tokens, more than models take
 
 Output = TypeVar("Output")
 
@@ -26,21 +30,27 @@ class _Wire(BaseModel):
 
 
 class RunRequest(_Wire):
-    """What a user asks of an agent."""
+    """What a user asks of an agent; `ref` stands for a message too long to be in history."""
 
     agent: str = Field(alias="a")
-    prompt: str = Field(alias="p")
+    prompt: str = Field("", alias="p")
     session_id: str = Field("", alias="s")
+    files: tuple[FileRef, ...] = Field((), alias="f")
+    ref: Ref | None = Field(None, alias="r")
 
     @property
     def digest(self) -> str:
         """Returns the digest that the start ticket is bound to."""
-        return digest_of({"agent": self.agent, "prompt": self.prompt, "session": self.session_id})
+        asked = {"agent": self.agent, "session": self.session_id}
+        if self.ref is None and not self.files:  # as ever: a digest outlives its version
+            return digest_of(asked | {"prompt": self.prompt})
+        return digest_of(asked | {"message": first_message_digest(self)})
 
     @property
     def message(self) -> UserMessage:
-        """Returns the first message of the conversation."""
-        return UserMessage(text=self.prompt)
+        """Returns the first message of the conversation, which is not by reference."""
+        assert self.ref is None, "a message by reference is in the store only"
+        return UserMessage(text=self.prompt, files=self.files)
 
 
 class Carried(_Wire):
@@ -53,7 +63,8 @@ class Carried(_Wire):
     cost: int = Field(0, alias="$")
     started_at: datetime = Field(alias="b")
     max_turns: int = Field(alias="m")
-    tools: dict[str, tuple[int, int]] = Field(alias="o")
+    tools: dict[str, tuple[int, int]] = Field(default_factory=dict, alias="o")  # as in `Opened`
+    fallback_models: tuple[str, ...] = Field((), alias="f")
 
 
 class RunInput(_Wire):
@@ -70,6 +81,7 @@ class ModelStep(_Wire):
     head: str = Field(GENESIS, alias="h")
     new: tuple[str, ...] = Field((), alias="n")
     request: RunRequest | None = Field(None, alias="q")  # inline in the first step only
+    again: bool = Field(False, alias="g")  # the step was called before, and waited for a budget
 
 
 class ToolStep(_Wire):
@@ -109,6 +121,15 @@ class RunEnd(_Wire):
     interruption_reason: str = Field("", alias="i")
     started_at: datetime = Field(alias="b")
     finished_at: datetime = Field(alias="e")
+    fallback_models: tuple[str, ...] = Field((), alias="m")
+
+
+class InvalidEnd(_Wire):
+    """What the failure of a run says whose answer is not of the agent's output type."""
+
+    output: str = Field("", alias="o")
+    ref: str = Field("", alias="f")  # as in `RunEnd`
+    invalid: InvalidOutput = Field(alias="v")
 
 
 class RunStatus(_Wire):
@@ -123,7 +144,11 @@ class RunStatus(_Wire):
 
 @dataclass(frozen=True, slots=True)
 class RunResult(Generic[Output]):
-    """What a user gets of a finished run."""
+    """What a user gets of a finished run.
+
+    `fallback_models` are those that answered in the place of the agent's own, in the order of their
+    first answers; it is empty where the agent's own model gave every answer.
+    """
 
     output: str
     parsed: Output
@@ -136,6 +161,7 @@ class RunResult(Generic[Output]):
     finished_at: datetime
     session_id: str
     run_id: str
+    fallback_models: tuple[str, ...] = ()
 
 
 def usd(nano: int) -> Decimal:
@@ -145,4 +171,4 @@ def usd(nano: int) -> Decimal:
 
 def first_message_digest(request: RunRequest) -> str:
     """Returns the digest of the request's message, the only one that is no step's outcome."""
-    return message_digest(request.message)
+    return message_digest(request.message) if request.ref is None else request.ref.digest

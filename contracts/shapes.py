@@ -13,10 +13,12 @@ from typing import Any, NamedTuple, Protocol
 
 from runward.contracts.agents import Agent
 from runward.contracts.budget import NOTHING, Bound, Budget
+from runward.contracts.content import Content
 from runward.contracts.outcomes import AnyOutcome
 from runward.contracts.runs import RunRequest
 from runward.contracts.steps import Parent, Run, StepKind, TranscriptRow
 from runward.contracts.tools import Tool
+from runward.contracts.tries import Onward
 
 
 class Call(NamedTuple):
@@ -49,6 +51,7 @@ class Facts(NamedTuple):
     output_price: int = 0  # nano-USD per output token, to shrink a request that does not fit
     prepared: Any = None  # what the body needs and `facts` already had to load
     problem: str = ""  # why this can never run; recorded as denied
+    retries: int = 0  # how often a try that failed is repeated
 
 
 class Ended(NamedTuple):
@@ -61,7 +64,9 @@ class Ended(NamedTuple):
     grants: tuple[str, ...] = ()
     transcript: tuple[TranscriptRow, ...] = ()
     content: bytes = b""
+    large: tuple[Content, ...] = ()  # stored before the step is recorded, not with it
     closes_with: str | None = None  # digest of the answer, where this step answers the run
+    failure: str = ""  # with `closes_with`: why that answer is none, so that the run fails
 
 
 class Shape(Protocol):
@@ -80,6 +85,10 @@ class Shape(Protocol):
         """Returns what will run. Errors: `Later` where the worker cannot know yet."""
         ...
 
+    async def redefined(self, run: Run, facts: Facts) -> str:
+        """Returns why the store knows this call otherwise though nobody forged it, else ""."""
+        ...
+
     def ended(self, run: Run, call: Call, facts: Facts, result: Any) -> Ended:
         """Returns how the step ended, from what the body returned or from a refusal's outcome."""
         ...
@@ -94,16 +103,28 @@ class Forged(Exception):
 
 
 class BodyFailed(Exception):
-    """A body that ended without an outcome; says what is known of its effect and its bill."""
+    """A body that ended without an outcome; says what is known of its effect and its bill.
+
+    `retryable` says whether the same may succeed later, `onward` which other model may answer.
+    """
 
     def __init__(
-        self, reason: str, *, retryable: bool, unbilled: bool, retry_after_s: float | None = None
+        self,
+        reason: str,
+        *,
+        retryable: bool,
+        unbilled: bool,
+        retry_after_s: float | None = None,
+        unreadable: bool = False,
+        onward: Onward | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.retryable = retryable
         self.unbilled = unbilled
         self.retry_after_s = retry_after_s
+        self.unreadable = unreadable
+        self.onward = onward
 
 
 class EffectUnknown(Exception):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple
 
-from runward.contracts.approvals import ApprovalRequest
+from runward.contracts.approvals import APPROVAL_TTL, EXECUTION_TTL, ApprovalRequest
 from runward.contracts.budget import NOTHING, Bound, Bucket
 from runward.contracts.policy import Word
 from runward.contracts.tools import OnUnknown
@@ -108,8 +108,8 @@ class Draft:
     # approvals
     approval_id: str | None = None
     approver_role: str | None = None
-    approval_ttl_s: int = 86_400
-    execution_ttl_s: int = 3_600
+    approval_ttl_s: int = int(APPROVAL_TTL.total_seconds())
+    execution_ttl_s: int = int(EXECUTION_TTL.total_seconds())
     # budget
     bound: Bound = NOTHING
     buckets: tuple[Bucket, ...] = ()

@@ -167,19 +167,8 @@ def tool(
     def define(function: Callable[..., Any]) -> Tool:
         # An activity may carry its own name; the model-facing name is the function's.
         title = name or function.__name__
-        if not _NAME.match(title):
-            raise ConfigurationError(
-                f"@tool named {title!r}", "Names are a-z, 0-9 and _, at most 64", "Pass name="
-            )
-        if retries < 0:
-            raise ConfigurationError(f"@tool {title}: retries={retries}", "retries is >= 0")
         repeatable = (effect == "read") if idempotent is None else idempotent
-        if retries and not repeatable:
-            raise ConfigurationError(
-                f"@tool {title}: retries={retries}",
-                f"It has the effect {effect!r} and is not idempotent: a retry could act twice",
-                "Hand ctx.idempotency_key on and say idempotent=True, or leave retries out",
-            )
+        _check(title, retries, effect, repeatable)
         arguments, takes_context = _arguments(title, function)
         limit = timeout if isinstance(timeout, timedelta) else timedelta(seconds=timeout)
         return Tool(
@@ -198,6 +187,21 @@ def tool(
         )
 
     return define if body is None else define(body)
+
+
+def _check(title: str, retries: int, effect: Effect, repeatable: bool) -> None:
+    if not _NAME.match(title):
+        raise ConfigurationError(
+            f"@tool named {title!r}", "Names are a-z, 0-9 and _, at most 64", "Pass name="
+        )
+    if retries < 0:
+        raise ConfigurationError(f"@tool {title}: retries={retries}", "retries is >= 0")
+    if retries and not repeatable:
+        raise ConfigurationError(
+            f"@tool {title}: retries={retries}",
+            f"It has the effect {effect!r} and is not idempotent: a retry could act twice",
+            "Hand ctx.idempotency_key on and say idempotent=True, or leave retries out",
+        )
 
 
 def _arguments(title: str, function: Callable[..., Any]) -> tuple[type[BaseModel], bool]:

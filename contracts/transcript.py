@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from runward.contracts.encoding import clean, digest
+from runward.contracts.encoding import digest
 
 GENESIS = digest(b"runward.transcript.v1")
 
@@ -31,11 +31,21 @@ class ToolCall(_Wire):
     arguments: str = Field(alias="a")
 
 
+class FileRef(_Wire):
+    """A file of a message: what is stored under that digest, and what it is."""
+
+    digest: str = Field(alias="d")
+    size: int = Field(alias="n")
+    media_type: str = Field(alias="m")
+    name: str = Field("", alias="f")
+
+
 class UserMessage(_Wire):
-    """What the user, or a repair, says to the model."""
+    """What the user, or a repair, says to the model; the files are shown to it before the text."""
 
     kind: Literal["user"] = Field("user", alias="k")
     text: str = Field(alias="t")
+    files: tuple[FileRef, ...] = Field((), alias="f")
 
 
 class AssistantMessage(_Wire):
@@ -62,17 +72,10 @@ _MESSAGE: TypeAdapter[UserMessage | AssistantMessage | ToolMessage] = TypeAdapte
 
 def encode_message(message: Message) -> bytes:
     """Returns the message's bytes, the ones that are hashed and stored."""
+    # Without files the bytes are those from before there were any, and so is the digest.
+    left_out = {"files"} if isinstance(message, UserMessage) and not message.files else None
     # As JSON text it holds neither a lone surrogate nor a NUL.
-    return message.model_dump_json(by_alias=True, exclude_defaults=False).encode()
-
-
-def cleaned(message: AssistantMessage) -> AssistantMessage:
-    """Returns the message as it can be stored; whatever a model wrote, its step ends."""
-    calls = tuple(
-        ToolCall(id=clean(one.id), name=clean(one.name), arguments=clean(one.arguments))
-        for one in message.calls
-    )
-    return AssistantMessage(text=clean(message.text), calls=calls)
+    return message.model_dump_json(by_alias=True, exclude=left_out).encode()
 
 
 def decode_message(data: bytes | str) -> Message:

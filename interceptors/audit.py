@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from runward.contracts.audit import Record, RecordKind
-from runward.contracts.steps import Run, StepKey
+from runward.contracts.steps import StepKey
 from runward.interceptors.concern import Attempt
 
 WORKER = "worker"
@@ -49,29 +49,6 @@ def step_record(
         at=datetime.now(UTC),
         rule=rule,
         policy=policy,
-        outcome=outcome,
-        result=result,
-    )
-
-
-def run_record(kind: RecordKind, run: Run, *, action: str, actor: str, digest: str = "",
-               outcome: str = "", result: str = "") -> Record:  # fmt: skip
-    """Returns a record about the run itself."""
-    return Record(
-        kind=kind,
-        tenant=run.tenant,
-        user=run.user,
-        session=run.session,
-        run=run.run_id,
-        workflow=run.workflow_id,
-        step="",
-        attempt=0,
-        actor=actor,
-        agent=run.agent,
-        action=action,
-        digest=digest,
-        at=datetime.now(UTC),
-        policy=run.policy,
         outcome=outcome,
         result=result,
     )

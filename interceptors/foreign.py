@@ -43,6 +43,10 @@ class ForeignCall:
             arguments=shown[:ARGUMENTS_SHOWN_CHARS],
         )
 
+    async def redefined(self, run: Run, facts: Facts) -> str:
+        """Returns nothing: the digest holds the type and the arguments only."""
+        return ""
+
     def ended(self, run: Run, call: Call, facts: Facts, result: Any) -> Ended:
         """Returns the value's payload as the outcome; the user's own converter made it."""
         if isinstance(result, Denied | Failed | Unknown):

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from cachetools import LRUCache, TTLCache
@@ -17,6 +18,7 @@ from temporalio.exceptions import ApplicationError
 
 from runward.contracts import names
 from runward.contracts.agents import Agent
+from runward.contracts.audit import run_record
 from runward.contracts.encoding import canonical, digest
 from runward.contracts.errors import REFUSED, TicketRefused
 from runward.contracts.identity import Issuer, Ticket, key_id, verify
@@ -24,7 +26,6 @@ from runward.contracts.policy import Policy
 from runward.contracts.runs import RunRequest
 from runward.contracts.shapes import Call, Later, Shape
 from runward.contracts.steps import Opening, Run
-from runward.interceptors.audit import run_record
 from runward.store.pool import Store
 
 RUNS_CACHED_MAX = 10_000
@@ -109,12 +110,27 @@ class Identity:
         found = await self._describe(call.workflow_id, call.run_id)
         if found.kind == "first":
             return None
+        if found.kind == "reset":
+            await self._spared(call.workflow_id, found.first_run_id)
         run = await self._store.runs.adopt(
             call.workflow_id, call.run_id, found.first_run_id, found.kind
         )
         if run is not None:
             self._known[_place(call)] = run
         return run
+
+    async def _spared(self, workflow_id: str, first_run_id: str) -> None:
+        """Refuses the reset of a run that retention has reached.
+
+        Its effects would happen a second time: what says that they happened is no longer there.
+        """
+        gone = await self._store.retention.since(workflow_id, first_run_id)
+        if gone is not None:
+            raise refused(
+                f"retention deleted what this run did, from {gone:%Y-%m-%d %H:%M %Z} on;"
+                " a reset could repeat its effects",
+                "Start a new run",
+            )
 
     def forget(self) -> None:
         """Empties the caches; the store still knows every run."""
@@ -157,7 +173,10 @@ class Identity:
             session=session,
             policy=self._policy,
         )
-        started = run_record("run_started", run, action=name, actor="user", digest=ticket.digest)
+        now = datetime.now(UTC)
+        started = run_record(
+            "run_started", run, action=name, actor="user", at=now, digest=ticket.digest
+        )
         opening = Opening(
             user=who.user,
             roles=tuple(sorted(who.roles)),

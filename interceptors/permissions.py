@@ -8,7 +8,7 @@ from runward.interceptors.concern import Attempt
 
 
 class Permissions:
-    """Judges tools by the policy; a model call by whether the agent is one of this worker's."""
+    """Judges by the policy: tools, and each model call of an agent that is one of this worker's."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -23,8 +23,9 @@ class Permissions:
         facts, run = attempt.facts, attempt.run
         if facts.problem:
             return Verdict("deny", facts.problem, "definition")
+        principal = Principal(run.tenant, run.user, run.roles)
         if facts.tool is not None:
-            return self._policy.judge(facts.tool, Principal(run.tenant, run.user, run.roles))
+            return self._policy.judge(facts.tool, principal)
         if facts.kind == "model" and facts.agent is not None:
-            return Verdict("allow", "", "agent")
+            return self._policy.judge_agent(facts.agent, facts.name, principal)
         return Verdict("deny", f"{facts.name}: unknown", "unknown")

@@ -7,8 +7,10 @@ records the outcome after it. If `step_open` cannot commit, the effect does not 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import partial
 from secrets import token_hex
 from typing import Any, TypeVar, assert_never, cast
 
@@ -21,7 +23,9 @@ from temporalio.worker import (
     Interceptor,
 )
 
-from runward.contracts.errors import StoreUnavailable
+from runward.contracts.audit import run_record
+from runward.contracts.content import Content
+from runward.contracts.errors import ConfigurationError, StoreUnavailable
 from runward.contracts.outcomes import (
     Denied,
     Failed,
@@ -61,21 +65,22 @@ from runward.contracts.steps import (
     StepState,
     Wait,
 )
+from runward.contracts.tries import Onward, Tried, after
 from runward.interceptors import answers
 from runward.interceptors.approvals import Approvals
-from runward.interceptors.audit import Audit, run_record, step_record
+from runward.interceptors.audit import Audit, step_record
 from runward.interceptors.budget import Budgets
 from runward.interceptors.concern import Attempt, Concern
 from runward.interceptors.heartbeat import heartbeating
 from runward.interceptors.identity import Identity, refused
 from runward.interceptors.permissions import Permissions
 from runward.store.pool import Store
+from runward.workflows.payloads import plain
 
-OPEN_AGAIN_FOR = timedelta(seconds=8)  # resent under the same nonce, in case only the ack was lost
+OPEN_AGAIN_S = 8.0  # resent under the same nonce, in case only the ack was lost
 AGAIN_AFTER_S = 0.25
 CONTENDED_DELAY_S = 1.0
 WAIT_DELAY_S = 2.0
-RETRY_FIRST_S, RETRY_S_MAX = 0.5, 15.0  # between a tool's tries; doubles up to the bound
 _STATES: dict[type, StepState] = {Denied: "denied", Failed: "failed", Unknown: "unknown"}
 
 T = TypeVar("T")
@@ -117,7 +122,10 @@ class GovernedStep(ActivityInboundInterceptor):
         shape = self._g.shapes.get(activity.info().activity_type)
         if shape is None:
             return await super().execute_activity(input)
-        call = _call(input)
+        try:
+            call = _call(input, shape)
+        except ConfigurationError as error:
+            raise answers.later(str(error), WAIT_DELAY_S) from error
         try:
             with heartbeating():
                 outcome = await self._governed(call, shape, input)
@@ -154,9 +162,13 @@ class GovernedStep(ActivityInboundInterceptor):
                 return encode_outcome(self._g.budgets.refusal(attempt, answer))
             case Wait(reason=reason):
                 raise answers.later(reason, WAIT_DELAY_S)
-            case Refused(code="lineage", reason=reason):
-                # A forged outcome, or a store that went back in time: a person has to look.
-                raise answers.later(reason, WAIT_DELAY_S)
+            case Refused(code="lineage" | "digest" as code, reason=reason):
+                changed = await shape.redefined(attempt.run, attempt.facts)
+                if code == "digest" and not changed:
+                    raise refused(reason)
+                # Another release's tool; or a forged outcome, or a store that went back in time,
+                # and a person has to look.
+                raise answers.later(changed or reason, WAIT_DELAY_S)
             case Refused(reason=reason):
                 raise refused(reason)
             case _:
@@ -201,13 +213,13 @@ class GovernedStep(ActivityInboundInterceptor):
 
     async def _open_again(self, draft: Draft) -> Answer:
         """Asks under the same nonce: if only the answer was lost, the store says so."""
-        until = datetime.now(UTC) + OPEN_AGAIN_FOR
+        until = time.monotonic() + OPEN_AGAIN_S  # the clock may be stepped in an outage
         while True:
             await asyncio.sleep(AGAIN_AFTER_S)
             try:
                 return await self._g.store.steps.open(draft)
             except StoreUnavailable:
-                if datetime.now(UTC) > until:
+                if time.monotonic() > until:
                     raise
 
     async def _admitted(self, attempt: Attempt, shape: Shape, input: ExecuteActivityInput) -> bytes:
@@ -242,35 +254,43 @@ class GovernedStep(ActivityInboundInterceptor):
             await self._give_up(attempt, "release")
             raise asyncio.CancelledError
 
-    async def _failed(self, attempt: Attempt, shape: Shape, error: BodyFailed) -> bytes:
-        resolution: Resolution = "release" if error.unbilled else "forfeit"
-        await self._try_again(attempt, error.reason)
-        if not error.retryable:
-            return await self._record(attempt, shape, Failed(reason=error.reason), resolution)
-        await self._give_up(attempt, resolution)
-        raise answers.later(error.reason, error.retry_after_s) from error
+    async def _failed(self, attempt: Attempt, shape: Shape, failed: BodyFailed) -> bytes:
+        tried = await self._try_again(attempt, failed)
+        reason = failed.reason
+        if attempt.facts.kind == "model" and tried.tries > 1:
+            reason += f" (gave up after {tried.tries} tries)"
+        return await self._record(attempt, shape, Failed(reason=reason), _resolution(failed))
 
     async def _unknown(self, attempt: Attempt, shape: Shape, reason: str) -> bytes:
         """Records what nobody can know, or lets the next attempt ask, as the tool wants it."""
         draft = attempt.draft
-        await self._try_again(attempt, reason)
+        await self._try_again(attempt, BodyFailed(reason, retryable=True, unbilled=False))
         if draft.idempotent or draft.on_unknown == "tell":
             return await self._record(attempt, shape, Unknown(reason=reason), "forfeit")
         raise answers.later(reason, AGAIN_AFTER_S)
 
-    async def _try_again(self, attempt: Attempt, reason: str) -> None:
-        """Raises a retryable failure while the tool has retries left; returns where it has none.
-
-        The store counts: Temporal's attempts also count waits, and begin again with a re-call.
-        """
-        tool, key = attempt.facts.tool, attempt.draft.key
-        if tool is None or not tool.retries:
-            return
-        tries = await _finish(_until_answered(lambda: self._g.store.reads.tries(key)))
-        if tries <= tool.retries:
-            await self._give_up(attempt, "forfeit")
-            delay = min(RETRY_FIRST_S * 2 ** min(tries - 1, 10), RETRY_S_MAX)
-            raise answers.later(reason, delay) from None
+    async def _try_again(self, attempt: Attempt, failed: BodyFailed) -> Tried:
+        """Raises a retryable failure while something is left to try; else returns the count."""
+        facts, key, nonce = attempt.facts, attempt.draft.key, attempt.draft.nonce
+        hopeless = not (failed.retryable and facts.retries) and failed.onward is None
+        if hopeless and (facts.kind != "model" or attempt.call.attempt == 1):
+            return Tried()  # the last and, as far as it matters, the first
+        steps = self._g.store.steps
+        tried = await _finish(_until_answered(lambda: self._g.store.reads.tried(key)))
+        found, reason = after(failed, facts.kind, facts.retries, tried), failed.reason
+        if found is None:
+            return tried
+        if isinstance(found, Onward):
+            onward, wait_s = found, AGAIN_AFTER_S
+            reason += f"; {onward.model} is asked next"
+            await _finish(_until_answered(lambda: steps.failed(key, nonce, onward, 0)))
+        else:
+            wait_s = found.wait_s
+            if failed.unreadable:
+                same, count = Onward(tried.place, facts.name), tried.unreadable + 1
+                await _finish(_until_answered(lambda: steps.failed(key, nonce, same, count)))
+        await self._give_up(attempt, _resolution(failed))
+        raise answers.later(reason, wait_s) from None
 
     async def _give_up(self, attempt: Attempt, resolution: Resolution) -> None:
         record = step_record("outcome", attempt, outcome="retry")
@@ -283,6 +303,8 @@ class GovernedStep(ActivityInboundInterceptor):
     ) -> bytes:
         """Returns the recorded outcome: this one, or the one that was recorded first."""
         ended = shape.ended(attempt.run, attempt.call, attempt.facts, result)
+        if ended.large:
+            await _finish(self._stored(attempt.run, ended.large))
         outcome = cast(Final, ended.outcome)
         state = _STATES.get(type(outcome), "done")
         sealed, leaf = seal(
@@ -308,6 +330,11 @@ class GovernedStep(ActivityInboundInterceptor):
         )
         return closed.outcome
 
+    async def _stored(self, run: Run, large: tuple[Content, ...]) -> None:
+        content = self._g.store.content
+        for one in large:
+            await _until_answered(partial(content.put_for, run.tenant, run.run_id, one))
+
     async def _closed(self, close: Close) -> Closed:
         try:
             return await self._g.store.steps.close(close)
@@ -315,16 +342,29 @@ class GovernedStep(ActivityInboundInterceptor):
             return await _finish(_until_answered(lambda: self._g.store.steps.close(close)))
 
 
+def _resolution(failed: BodyFailed) -> Resolution:
+    return "release" if failed.unbilled else "forfeit"
+
+
 def _closing(attempt: Attempt, ended: Ended) -> Closing | None:
     if ended.closes_with is None:
         return None
-    record = run_record("run_ended", attempt.run, action=attempt.run.agent, actor="worker",
-                        outcome="answered", result=ended.closes_with)  # fmt: skip
-    return Closing("answered", "", ended.closes_with, record.leaf)
+    state = "failed" if ended.failure else "answered"
+    record = run_record(
+        "run_ended",
+        attempt.run,
+        action=attempt.run.agent,
+        actor="worker",
+        at=datetime.now(UTC),
+        outcome=state,
+        result=ended.closes_with,
+    )
+    return Closing(state, ended.failure, ended.closes_with, record.leaf)
 
 
-def _call(input: ExecuteActivityInput) -> Call:
+def _call(input: ExecuteActivityInput, shape: Shape) -> Call:
     info = activity.info()
+    data = _data if shape.foreign else plain
     if info.is_local or info.workflow_id is None or info.workflow_run_id is None:
         raise refused(
             f"{info.activity_type} is governed",
@@ -338,9 +378,14 @@ def _call(input: ExecuteActivityInput) -> Call:
         workflow_type=info.workflow_type or "",
         attempt=info.attempt,
         scheduled_at=info.scheduled_time,
-        args=tuple(one.payload.data if isinstance(one, RawValue) else one for one in input.args),
+        args=tuple(data(one) if isinstance(one, RawValue) else one for one in input.args),
         headers={name: payload.data for name, payload in input.headers.items()},
     )
+
+
+def _data(value: RawValue) -> bytes:
+    """Returns the bytes of a user's payload, which may have any encoding."""
+    return value.payload.data
 
 
 async def _until_answered(ask: Callable[[], Awaitable[T]]) -> T:

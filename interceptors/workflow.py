@@ -30,6 +30,7 @@ from runward.contracts.errors import NEEDS_APPROVAL
 from runward.contracts.outcomes import AnyOutcome, NeedsApproval, decode_outcome
 from runward.contracts.wire import JSON_PLAIN, decode_wire
 from runward.interceptors.waiting import Waiting
+from runward.workflows.cancelling import stop_if_cancelled
 
 _NOT_STEPS = (names.CLOSE_RUN, names.DECIDE_APPROVAL, names.RESOLVE_STEP)
 _CONTINUED = Payload(metadata=JSON_PLAIN, data=b'{"c":1}')
@@ -123,6 +124,7 @@ class _Outbound(WorkflowOutboundInterceptor):
             outcome = decode_outcome(raw.payload.data)
             if not isinstance(outcome, NeedsApproval):
                 return outcome
+            stop_if_cancelled()
             await self._waiting.until_decided(outcome.request, resets)
             resets = self._waiting.resets
             handle = super().start_activity(self._headed(input, outcome.request.id))
@@ -141,6 +143,7 @@ class _Outbound(WorkflowOutboundInterceptor):
                 if request is None:
                     raise
                 self._ticket = None
+                stop_if_cancelled()
                 await self._waiting.until_decided(request, resets)
                 resets = self._waiting.resets
                 handle = super().start_activity(self._headed(input, request.id))

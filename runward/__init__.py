@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from runward.client.answering import NoWorkerAnswered
     from runward.client.keys import KeyFile
     from runward.client.runward_client import RunwardClient
     from runward.contracts.agents import Agent
@@ -18,11 +19,15 @@ if TYPE_CHECKING:
         AgentError,
         ApprovalRefused,
         ConfigurationError,
+        NotFound,
+        OutputValidationError,
         RequestRefused,
         RunwardError,
         StoreUnavailable,
+        TemporalUnavailable,
         TicketRefused,
     )
+    from runward.contracts.files import File
     from runward.contracts.policy import PerUserPermissions, StandardPermissions
     from runward.contracts.runs import RunResult
     from runward.contracts.tools import ToolContext, tool
@@ -35,7 +40,11 @@ __all__ = [
     "Budget",
     "Cap",
     "ConfigurationError",
+    "File",
     "KeyFile",
+    "NoWorkerAnswered",
+    "NotFound",
+    "OutputValidationError",
     "PerUserPermissions",
     "RequestRefused",
     "RunResult",
@@ -44,12 +53,14 @@ __all__ = [
     "RunwardPlugin",
     "StandardPermissions",
     "StoreUnavailable",
+    "TemporalUnavailable",
     "TicketRefused",
     "ToolContext",
     "tool",
 ]
 
 _HOMES = {
+    "client.answering": ("NoWorkerAnswered",),
     "client.keys": ("KeyFile",),
     "client.runward_client": ("RunwardClient",),
     "contracts.agents": ("Agent",),
@@ -58,11 +69,15 @@ _HOMES = {
         "AgentError",
         "ApprovalRefused",
         "ConfigurationError",
+        "NotFound",
+        "OutputValidationError",
         "RequestRefused",
         "RunwardError",
         "StoreUnavailable",
+        "TemporalUnavailable",
         "TicketRefused",
     ),
+    "contracts.files": ("File",),
     "contracts.policy": ("PerUserPermissions", "StandardPermissions"),
     "contracts.runs": ("RunResult",),
     "contracts.tools": ("ToolContext", "tool"),

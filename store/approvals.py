@@ -69,6 +69,16 @@ class ApprovalStore:
         )
         return tuple(map(_approval, rows))
 
+    async def of_run(self, tenant: str, run_id: str) -> tuple[Approval, ...]:
+        """Returns the run's requests in any state, oldest first."""
+        rows = await self._database.fetch(
+            f"select {_COLUMNS} from runward.approval where tenant = $1 and run_id = $2"
+            " order by created_at, id",
+            tenant,
+            run_id,
+        )
+        return tuple(map(_approval, rows))
+
 
 def _approval(row: Row) -> Approval:
     return Approval.model_validate(dict(row))

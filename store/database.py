@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,6 +18,7 @@ from runward.contracts.errors import (
 )
 
 COMMAND_S_MAX = 10.0
+CONNECT_S_MAX = 5.0  # also for a user who waits to be told that the store is away
 CONNECTIONS_MAX = 10  # two lanes of two for steps, as many for slow tenants, two for reads
 KEPT_MAX = 2  # one for opens, one for closes: to give one back to the pool costs 50 us, and a task
 
@@ -33,8 +36,11 @@ FAILURES = (
     OSError,
     TimeoutError,
 )
+# After these a connection is of no use, though it is open: a new one may lead to another server.
+_WORN_OUT = (asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError)
 _BUSY = ("55P03", "40P01", "40001")  # lock_not_available, deadlock_detected, serialization_failure
 _AWAY = ("08", "53", "57", "58")  # connection, resources, operator intervention, system
+_READ_ONLY = "25006"  # a standby, or what was the primary before a failover: a matter of time
 _SETUP = ("28", "3D", "3F", "42")  # authorization, no such database or schema, no such object
 
 
@@ -44,7 +50,7 @@ def trouble(error: BaseException) -> Trouble:
     if state in _BUSY:
         return "busy"
     if isinstance(state, str) and isinstance(error, asyncpg.PostgresError):
-        return "away" if state[:2] in _AWAY else "item"
+        return "away" if state[:2] in _AWAY or state == _READ_ONLY else "item"
     # asyncpg's DataError is an argument that cannot be encoded; its siblings are connections.
     if isinstance(error, asyncpg.InterfaceError):
         return "item" if isinstance(error, asyncpg.DataError) else "away"
@@ -77,6 +83,14 @@ def place(dsn: str) -> str:
         return "an address that cannot be read"
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The last time that the store was away, by the clock that is never stepped."""
+
+    error: RunwardError
+    at: float
+
+
 class Database:
     """A pool of connections to one database; every error is translated."""
 
@@ -89,6 +103,7 @@ class Database:
         self._pool: asyncpg.Pool[Row] | None = None
         self._lent = 0  # connections that the pool has given us
         self._kept: list[Connection] = []  # of these, the idle ones
+        self.failure: Failure | None = None
 
     async def open(self) -> None:
         """Connects. Errors: StoreUnavailable, ConfigurationError."""
@@ -106,6 +121,7 @@ class Database:
                 self._dsn,
                 min_size=1,
                 max_size=self._connections_max,
+                timeout=CONNECT_S_MAX,
                 command_timeout=COMMAND_S_MAX,
                 server_settings=settings,
                 reset=_keep,
@@ -135,13 +151,16 @@ class Database:
             try:
                 rows = await connection.fetch(query, *values)
             except BaseException as error:
-                if isinstance(error, asyncpg.InternalClientError):
+                if isinstance(error, _WORN_OUT):
                     connection.terminate()
                 await self._release(connection)
                 raise
             await self._put(connection)
         except FAILURES as error:
-            raise translate(error) from error
+            translated = translate(error)
+            if isinstance(translated, StoreUnavailable) and trouble(error) == "away":
+                self.failure = Failure(translated, time.monotonic())
+            raise translated from error
         return rows
 
     async def row(self, query: str, *values: Any) -> Row | None:

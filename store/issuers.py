@@ -6,7 +6,7 @@ import json
 
 from runward.contracts.errors import ConfigurationError
 from runward.contracts.identity import Issuer
-from runward.store.database import Database
+from runward.store.database import Database, Row
 from runward.store.wire import text
 
 _ADD = """
@@ -43,16 +43,14 @@ class IssuerStore:
         if "\x00" in kid or not kid.isprintable():  # comes from unverified tokens
             return None
         row = await self._database.row("select * from runward.issuer where kid = $1", kid)
-        if row is None:
-            return None
-        return Issuer(
-            kid=row["kid"],
-            public_key=json.loads(row["public_key"]),
-            tenants=tuple(row["tenants"]),
-            roles=tuple(row["roles"]),
-            operations=tuple(row["operations"]),
-            revoked=row["revoked_at"] is not None,
+        return None if row is None else _issuer(row)
+
+    async def list(self) -> tuple[Issuer, ...]:
+        """Returns all issuers, the newest first, revoked ones too."""
+        rows = await self._database.fetch(
+            "select * from runward.issuer order by added_at desc, kid"
         )
+        return tuple(map(_issuer, rows))
 
     async def revoke(self, kid: str) -> bool:
         """Returns whether there is such an issuer; from now on none of its runs begins a step."""
@@ -63,3 +61,14 @@ class IssuerStore:
                 kid,
             )
         )
+
+
+def _issuer(row: Row) -> Issuer:
+    return Issuer(
+        kid=row["kid"],
+        public_key=json.loads(row["public_key"]),
+        tenants=tuple(row["tenants"]),
+        roles=tuple(row["roles"]),
+        operations=tuple(row["operations"]),
+        revoked=row["revoked_at"] is not None,
+    )

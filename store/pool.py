@@ -7,14 +7,26 @@ from typing import Self
 
 from runward.contracts.errors import ConfigurationError
 from runward.store.approvals import ApprovalStore
-from runward.store.database import CONNECTIONS_MAX, FAILURES, Database, translate
+from runward.store.content import ContentStore
+from runward.store.database import CONNECTIONS_MAX, FAILURES, Database, Failure, translate
 from runward.store.issuers import IssuerStore
 from runward.store.migrate import check
+from runward.store.progress import ProgressStore
 from runward.store.reads import ReadStore
 from runward.store.retention import RetentionStore
 from runward.store.runs import RunStore
 from runward.store.steps import StepStore
+from runward.store.stories import StoryStore
 from runward.store.transcript import TranscriptStore
+
+# As an error, and not as a row: then the connection is given up, too.
+_WRITABLE = """
+do $$ begin
+  if current_setting('transaction_read_only')::boolean then
+    raise read_only_sql_transaction;
+  end if;
+end $$
+"""
 
 
 class Store:
@@ -33,7 +45,10 @@ class Store:
         self.approvals = ApprovalStore(self._database)
         self.issuers = IssuerStore(self._database)
         self.transcripts = TranscriptStore(self._database)
+        self.content = ContentStore(self._database)
         self.reads = ReadStore(self._database)
+        self.stories = StoryStore(self._database, self.reads, self.approvals)
+        self.progress = ProgressStore(self._database)
         self.retention = RetentionStore(self._database)
 
     async def __aenter__(self) -> Self:
@@ -48,6 +63,15 @@ class Store:
     ) -> None:
         await self.steps.drain()
         await self._database.close()
+
+    @property
+    def failure(self) -> Failure | None:
+        """Returns the last time that the store was away from here, None if it never was."""
+        return self._database.failure
+
+    async def check_writable(self) -> None:
+        """Raises StoreUnavailable for a store that is away or only reads, as a standby does."""
+        await self._database.fetch(_WRITABLE)
 
     async def check_schema(self) -> None:
         """Refuses a database whose schema is missing, older, newer or edited.

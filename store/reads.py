@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from runward.contracts.budget import Dimension, Period, Scope
+from runward.contracts.budget import Dimension, Scope
 from runward.contracts.steps import StepKey
+from runward.contracts.story import CapWindow, RunQuery, RunRow
+from runward.contracts.tries import Tried
 from runward.store.database import Database, Row
 
 _RUNS = """
@@ -21,26 +23,6 @@ select scope, scope_id, dimension, period, window_start, window_end, cap, held, 
   from runward.bucket
  where tenant = $1 and ($2::text is null or scope = $2) and ($3::text is null or scope_id = $3)
  order by scope, scope_id, dimension, window_start desc limit $4"""
-
-
-@dataclass(frozen=True, slots=True)
-class RunView:
-    """A run in a list."""
-
-    tenant: str
-    run_id: str
-    workflow_id: str
-    user: str
-    agent: str
-    session: str
-    state: str
-    reason: str
-    epoch: int
-    round: int
-    opened_at: datetime
-    closed_at: datetime | None
-    result_digest: str
-    content_gone_at: datetime | None = None  # since then retention deletes what was said
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,48 +42,37 @@ class StepView:
     closed_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class BucketView:
-    """A counter in one window. `settled` includes what was forfeited."""
-
-    scope: Scope
-    scope_id: str
-    dimension: Dimension
-    period: Period
-    window_start: datetime
-    window_end: datetime
-    cap: int
-    held: int
-    settled: int
-    overrun: int
-
-    @property
-    def spent(self) -> int:
-        """Returns what was charged, beyond the holds too."""
-        return self.settled + self.overrun
-
-
 class ReadStore:
     """Queries for people; nothing here decides anything."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def runs(
-        self, tenant: str, *, user: str | None = None, state: str | None = None, limit: int = 100
-    ) -> tuple[RunView, ...]:
-        """Returns the tenant's runs, newest first."""
+    async def now(self) -> datetime:
+        """Returns the database's clock."""
+        found: datetime = await self._database.value("select clock_timestamp()")
+        return found
+
+    async def server_version(self) -> str:
+        """Returns the version of PostgreSQL."""
+        return str(await self._database.value("show server_version"))
+
+    async def runs(self, tenant: str, query: RunQuery) -> tuple[RunRow, ...]:
+        """Returns the tenant's runs that the query asks for, newest first."""
         rows = await self._database.fetch(
             f"{_RUNS} where tenant = $1 and ($2::text is null or user_id = $2)"
-            " and ($3::text is null or state = $3) order by opened_at desc limit $4",
+            " and ($3::text is null or agent = $3) and ($4::text is null or state = $4)"
+            " and ($5::text is null or session = $5) order by opened_at desc limit $6",
             tenant,
-            user,
-            state,
-            limit,
+            query.user,
+            query.agent,
+            query.state,
+            query.session,
+            query.limit,
         )
         return tuple(_run(row) for row in rows)
 
-    async def run(self, tenant: str, run_id: str) -> RunView | None:
+    async def run(self, tenant: str, run_id: str) -> RunRow | None:
         """Returns one run, None if that tenant has none of that id."""
         row = await self._database.row(f"{_RUNS} where tenant = $1 and run_id = $2", tenant, run_id)
         return None if row is None else _run(row)
@@ -111,18 +82,18 @@ class ReadStore:
         rows = await self._database.fetch(_STEPS, tenant, run_id)
         return tuple(StepView(**dict(row)) for row in rows)
 
-    async def tries(self, key: StepKey) -> int:
-        """Returns how many attempts of that step were admitted in that epoch."""
-        found = await self._database.value(
-            "select tries from runward.step where tenant = $1 and run_id = $2 and round = $3"
-            " and epoch = $4 and step = $5",
+    async def tried(self, key: StepKey) -> Tried:
+        """Returns how often that step was tried in that epoch, by all workers together."""
+        found = await self._database.row(
+            "select tries, place, tries_before, unreadable from runward.step"
+            " where tenant = $1 and run_id = $2 and round = $3 and epoch = $4 and step = $5",
             key.tenant,
             key.run_id,
             key.round,
             key.epoch,
             key.step,
         )
-        return int(found or 0)
+        return Tried() if found is None else Tried(*found)
 
     async def buckets(
         self,
@@ -131,10 +102,10 @@ class ReadStore:
         scope: Scope | None = None,
         scope_id: str | None = None,
         limit: int = 100,
-    ) -> tuple[BucketView, ...]:
+    ) -> tuple[CapWindow, ...]:
         """Returns counters, the newest window of each first."""
         rows = await self._database.fetch(_BUCKETS, tenant, scope, scope_id, limit)
-        return tuple(BucketView(**dict(row)) for row in rows)
+        return tuple(CapWindow(**dict(row)) for row in rows)
 
     async def spend(
         self, tenant: str, scope: Scope, scope_id: str, *, limit: int = 1000
@@ -146,5 +117,5 @@ class ReadStore:
         return found
 
 
-def _run(row: Row) -> RunView:
-    return RunView(**dict(row))
+def _run(row: Row) -> RunRow:
+    return RunRow(**dict(row))

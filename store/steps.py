@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runward.contracts.errors import RequestRefused
-from runward.contracts.steps import Answer, Close, Closed, Draft, Refused
+from runward.contracts.steps import Answer, Close, Closed, Draft, Refused, StepKey
+from runward.contracts.tries import Onward
 from runward.store.batch import LOCKED, GroupCommit, Locked
 from runward.store.database import Database
 from runward.store.wire import Encoded, decode_answer, encode_close, encode_draft, statement
@@ -43,6 +44,24 @@ class StepStore:
         """
         item = encode_close(close)
         return await self.closes.submit(item, tenant=close.key.tenant, size=item.size)
+
+    async def failed(self, key: StepKey, nonce: str, onward: Onward, unreadable: int) -> None:
+        """Notes which model the next attempt asks, and how many answers of it were unreadable.
+
+        Only for the attempt that is open. Errors: StoreUnavailable; noting it again is harmless.
+        """
+        await self._database.row(
+            "select runward.step_failed($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            key.tenant,
+            key.run_id,
+            key.round,
+            key.epoch,
+            key.step,
+            nonce,
+            onward.place,
+            onward.model,
+            unreadable,
+        )
 
     async def drain(self) -> None:
         """Waits until everything that was queued is answered."""

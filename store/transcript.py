@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from runward.contracts.encoding import digest as digest_of_bytes
 from runward.contracts.steps import StepKey, StepState, TranscriptRow
+from runward.store.content import ContentStore
 from runward.store.database import Database, Row
 
 _COLUMNS = "head, previous, digest, content, prefix_bytes"
@@ -47,6 +48,7 @@ class TranscriptStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._large = ContentStore(database)
 
     async def messages(
         self, tenant: str, run_id: str, head: str | None = None
@@ -54,6 +56,7 @@ class TranscriptStore:
         """Returns the messages up to `head` in their order, () if that head is unknown.
 
         Without a head: every message of the run, shortest prefix first; after a reset these fork.
+        A message that is large has no content here; `content` has it.
         """
         if head is not None:
             rows = await self._database.fetch(_CHAIN, tenant, run_id, head)
@@ -88,7 +91,7 @@ class TranscriptStore:
         }
 
     async def content(self, tenant: str, digest: str) -> bytes | None:
-        """Returns the message of that digest, None if it is unknown.
+        """Returns the message of that digest, large or not, None if it is unknown.
 
         Checked against its digest: what a database hands out may have been changed.
         """
@@ -96,7 +99,7 @@ class TranscriptStore:
             "select content from runward.content where tenant = $1 and digest = $2", tenant, digest
         )
         if found is None:
-            return None
+            return await self._large.read(tenant, digest)
         data = bytes(found)
         return data if digest_of_bytes(data) == digest else None
 

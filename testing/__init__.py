@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from runward.testing.ran import Ran, RanVerdict, Spend
     from runward.testing.replaying import replay
     from runward.testing.scripts import (
         Bill,
@@ -45,10 +46,13 @@ __all__ = [
     "FileLedger",
     "Hang",
     "MemoryLedger",
+    "Ran",
+    "RanVerdict",
     "Script",
     "ScriptedModel",
     "ScriptedProvider",
     "Slow",
+    "Spend",
     "Stack",
     "Turn",
     "ask",
@@ -62,7 +66,14 @@ __all__ = [
     "scripted",
 ]
 
-_HOMES = {"Addresses": "servers", "Stack": "stack", "replay": "replaying"}
+_HOMES = {
+    "Addresses": "servers",
+    "Ran": "ran",
+    "RanVerdict": "ran",
+    "Spend": "ran",
+    "Stack": "stack",
+    "replay": "replaying",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,14 +20,16 @@ from uuid import uuid4
 
 import pytest
 
-from runward.activities.provider_answers import CALLS_MAX, COUNTER_MAX, received
+from runward.activities.provider_answers import COUNTER_MAX, received
 from runward.activities.providers import Closable
 from runward.activities.retry_after import RETRY_AFTER_MAX_S
+from runward.contracts.agents import MAX_CALLS_PER_TURN_DEFAULT
 from runward.contracts.providers import (
     NO_ANSWER,
     ModelError,
     ModelRequest,
     ModelResponse,
+    OutputSpec,
     Provider,
     Stop,
 )
@@ -168,6 +170,26 @@ class ProviderContract:
 
         assert found.message.text == "Hi"
 
+    async def test_an_answer_to_any_schema_comes_back_as_it_is(self) -> None:
+        """However an API is told of it. Whether the answer fits is not judged here."""
+        schemas: tuple[dict[str, Any], ...] = (
+            {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
+            {"type": "object", "additionalProperties": {"type": "integer"}},
+            {"type": "array", "items": {"type": "string", "minLength": 1}},
+            {"$defs": {"x": {"type": "object", "properties": {"x": {"$ref": "#/$defs/x"}}}},
+             "$ref": "#/$defs/x"},
+            {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+            {},
+        )  # fmt: skip
+        text = '{"a": 1.10}'
+        for schema in schemas:
+            for tools in (REQUEST.tools, ()):
+                async with self.playing(Answer(text)) as provider:
+                    output = OutputSpec("answer", schema)
+                    found = await self.ask(provider, output=output, tools=tools)
+
+                assert (found.message.text, found.stop) == (text, "end")
+
     async def test_each_stop_is_told_apart_and_half_a_call_never_runs(self) -> None:
         """A refused, filtered or cut answer must not look like a normal one."""
         for stop in self.stops:
@@ -212,11 +234,14 @@ class ProviderContract:
         async with self.playing(Answer("All!", calls, "tools")) as provider:
             found = await self.ask(provider)
 
-        assert len({one.id for one in found.message.calls}) == CALLS_MAX
+        assert len({one.id for one in found.message.calls}) == MAX_CALLS_PER_TURN_DEFAULT
         assert [json.loads(one.arguments)["order_id"] for one in found.message.calls] == [
-            str(index) for index in range(CALLS_MAX)
+            str(index) for index in range(MAX_CALLS_PER_TURN_DEFAULT)
         ]
-        assert f"{200 - CALLS_MAX} of these 200 tool calls were refused" in found.message.text
+        assert (
+            f"{200 - MAX_CALLS_PER_TURN_DEFAULT} of these 200 tool calls were refused"
+            in found.message.text
+        )
 
     async def test_an_absurd_usage_breaks_nothing(self) -> None:
         """More than any model has is bounded; less than nothing is not believed."""

@@ -12,55 +12,26 @@ from temporalio.client import Client, Plugin, WorkflowHistory
 from temporalio.worker import Worker
 
 from runward.client.keys import KeyFile
-from runward.client.reader import DirectReader, RunRow
+from runward.client.reader import ROLE, DirectReader
 from runward.client.run_handle import RunHandle
 from runward.client.runs import ActingClient
 from runward.client.runward_client import RunwardClient
-from runward.contracts.approvals import Approval, ApprovalState
 from runward.contracts.identity import Issuer
 from runward.store.pool import Store
+from runward.testing.ran import Ran
 from runward.workers.plugin import RunwardPlugin
 
 
-class PassingReader:
+class PassingReader(DirectReader):
     """Reads the store with a connection for each call: it belongs to no event loop.
 
     A pool would outlive the loop of the test that opened it. A test reads a handful of rows.
     """
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-
-    async def approvals(self, tenant: str, state: ApprovalState) -> list[Approval]:
-        """Returns the tenant's requests in that state, newest first."""
-        async with self._reading() as reader:
-            return await reader.approvals(tenant, state)
-
-    async def approval(self, tenant: str, approval_id: str) -> Approval | None:
-        """Returns one request, None if the tenant has none of that id."""
-        async with self._reading() as reader:
-            return await reader.approval(tenant, approval_id)
-
-    async def run(self, tenant: str, run_id: str) -> RunRow | None:
-        """Returns the run, None if the tenant has none of that id."""
-        async with self._reading() as reader:
-            return await reader.run(tenant, run_id)
-
-    async def content(self, tenant: str, digest: str) -> bytes | None:
-        """Returns a message by its digest, None if it is not there."""
-        async with self._reading() as reader:
-            return await reader.content(tenant, digest)
-
-    async def close(self) -> None:
-        """Does nothing: nothing is open between calls."""
-
     @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[DirectReader]:
-        reader = DirectReader(self._dsn)
-        try:
-            yield reader
-        finally:
-            await reader.close()
+    async def _store(self) -> AsyncIterator[Store]:
+        async with Store(self._dsn, role=ROLE, connections_max=1) as store:
+            yield store
 
 
 class Stack:
@@ -116,6 +87,10 @@ class Stack:
         workflow_id = run if isinstance(run, str) else run.id
         temporal = (await self.client()).temporal
         return await temporal.get_workflow_handle(workflow_id).fetch_history()
+
+    async def ran(self, run: RunHandle[Any]) -> Ran:
+        """Returns what a run did so far: `calls`, `verdicts` and `spend`, to be asserted."""
+        return Ran(await run.story())
 
     def plugin(self, **given: Any) -> RunwardPlugin:
         """Returns a plugin on this stack's store; takes what `RunwardPlugin` takes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 from collections.abc import AsyncIterator
@@ -13,9 +14,12 @@ from runward.contracts.usage import Usage
 from runward.testing.provider_contract import Answer
 from runward.testing.provider_double import Double, Reply, Seen
 from runward.testing.provider_double import serving as serving_double
+from tests.schema_shape import schema_error
 
 __all__ = ["Double", "Reply", "Seen"]
 
+FIELDS = {"model", "max_tokens", "messages", "system", "tools", "output_config"}
+IMAGES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
 STOPS: dict[Stop, str] = {
     "end": "end_turn",
     "tools": "tool_use",
@@ -98,7 +102,7 @@ def shape_error(seen: Seen) -> str | None:
         return "version"
     if type(body.get("max_tokens")) is not int or body["max_tokens"] < 1:
         return "max_tokens"
-    if body.keys() - {"model", "max_tokens", "messages", "system", "tools"} or not body["model"]:
+    if body.keys() - FIELDS or not body["model"]:
         return "unknown field"
     if body.get("system") in ("", []) or body.get("tools") == []:
         return "empty system or tools"
@@ -107,7 +111,16 @@ def shape_error(seen: Seen) -> str | None:
         return "cache_control"
     if any(one.keys() != {"name", "description", "input_schema"} for one in body.get("tools", [])):
         return "tools"
-    return _turns_error(body["messages"])
+    wrong = None if "output_config" not in body else _format_error(body["output_config"])
+    return wrong or _turns_error(body["messages"])
+
+
+def _format_error(config: dict[str, Any]) -> str | None:
+    match config:
+        case {"format": {"type": "json_schema", "schema": dict(schema)}}:
+            good = len(config) == 1 and len(config["format"]) == 2
+            return schema_error(schema, strict=False) if good else "output_config"
+    return "output_config"
 
 
 def _take_marks(value: Any) -> int:
@@ -153,4 +166,11 @@ def _block_error(block: dict[str, Any]) -> str | None:
     if kind == "tool_result":
         good = block.keys() <= {"type", "tool_use_id", "content", "is_error"}
         return None if good and isinstance(block.get("content", ""), str) else "tool_result"
+    if kind in ("image", "document"):
+        source = block["source"]
+        known = block.keys() <= {"type", "source"} | ({"title"} if kind == "document" else set())
+        types = IMAGES if kind == "image" else {"application/pdf"}
+        good = known and source.keys() == {"type", "media_type", "data"}
+        good = good and source["type"] == "base64" and source["media_type"] in types
+        return None if good and base64.b64decode(source["data"], validate=True) else kind
     return f"unknown block {kind}"

@@ -26,6 +26,7 @@ from temporalio.api.workflowservice.v1 import (
 )
 from temporalio.client import Client, WorkflowHandle
 
+from runward.contracts.policy import StandardPermissions
 from runward.contracts.wire import JSON_PLAIN, encode_wire
 from runward.testing.stack import Stack
 
@@ -33,6 +34,7 @@ ROGUE = "rogue"
 ACTIVITY_TIMEOUT = Duration(seconds=30)
 POLL = timedelta(seconds=30)
 LOOK_AGAIN_S = 0.02
+FREE = StandardPermissions(mode="bypassPermissions")  # only the attack itself can be refused
 
 
 def payload(value: BaseModel) -> Payload:
@@ -166,3 +168,22 @@ class Attacker:
                 found = event if event.event_type == kind else found
             await asyncio.sleep(LOOK_AGAIN_S)
         return found
+
+    async def scheduled(self, workflow_id: str, activity_type: str) -> set[int]:
+        """Returns the events by which activities of this type were scheduled."""
+        return {
+            event.event_id
+            async for event in self.handle(workflow_id).fetch_history_events()
+            if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
+            and event.activity_task_scheduled_event_attributes.activity_type.name == activity_type
+        }
+
+    async def completed(self, workflow_id: str, activity_type: str) -> int:
+        """Returns how many activities of this type have completed."""
+        scheduled = await self.scheduled(workflow_id, activity_type)
+        ended = [
+            event.activity_task_completed_event_attributes.scheduled_event_id
+            async for event in self.handle(workflow_id).fetch_history_events()
+            if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED
+        ]
+        return len(scheduled & set(ended))

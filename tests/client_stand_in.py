@@ -23,7 +23,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
 from runward.client.keys import KeyFile
-from runward.client.reader import RunRow
+from runward.client.reader import DirectReader
 from runward.client.run_handle import RunHandle
 from runward.client.runs import ActingClient
 from runward.client.runward_client import RunwardClient
@@ -39,6 +39,7 @@ from runward.contracts.encoding import digest
 from runward.contracts.errors import AGENT_ERROR, REFUSED
 from runward.contracts.identity import Issuer
 from runward.contracts.runs import RunEnd, RunInput, RunStatus
+from runward.contracts.story import RunRow
 from runward.contracts.wire import JSON_PLAIN, encode_wire
 from runward.workflows.payloads import raw, read
 
@@ -118,10 +119,11 @@ class UsersOwn:
         return ticket
 
 
-class MemoryReader:
-    """A reader of rows that a test has put there."""
+class MemoryReader(DirectReader):
+    """A reader of rows that a test has put there; there is no store behind what it lacks."""
 
     def __init__(self) -> None:
+        super().__init__("postgresql://127.0.0.1:1/none")
         self.rows: dict[tuple[str, str], RunRow] = {}
         self.requests: dict[tuple[str, str], Approval] = {}
         self.contents: dict[tuple[str, str], bytes] = {}
@@ -145,8 +147,7 @@ class MemoryReader:
 
     def answered(self, tenant: str, run_id: str, output: str) -> None:
         """Puts there what the step that answers a run would have recorded."""
-        row = RunRow("ada", "support", "", "answered", "", digest(output.encode()))
-        self.rows[(tenant, run_id)] = row
+        self.rows[(tenant, run_id)] = _row(tenant, run_id, "answered", digest(output.encode()))
 
     def asks(self, tenant: str, workflow_id: str, state: ApprovalState = "pending") -> None:
         """Puts there what the step that asks would have recorded."""
@@ -196,8 +197,9 @@ class Desk:
     def interrupted(self, run: RunHandle[Any], reason: str) -> None:
         """Records the interruption as the run's closing would have."""
         assert run._origin is not None
-        row = RunRow("ada", "support", "", "interrupted", reason, "")
-        self.reader.rows[(self.tenant, run._origin.run_id)] = row
+        run_id = run._origin.run_id
+        row = _row(self.tenant, run_id, "interrupted", "", reason)
+        self.reader.rows[(self.tenant, run_id)] = row
 
     async def unconfirmed(self, run_id: str) -> str:
         """Returns a run's answer as a client without a store reads it."""
@@ -220,6 +222,14 @@ async def open_desk(address: str, folder: Path) -> AsyncIterator[Desk]:
 def registered(key: KeyFile) -> Issuer:
     """Returns the row of an issuer that may speak for everybody."""
     return Issuer(key.kid, key.public_key, ("*",), ("*",), ("*",))
+
+
+def _row(tenant: str, run_id: str, state: str, result: str, reason: str = "") -> RunRow:
+    return RunRow(
+        tenant=tenant, run_id=run_id, workflow_id=f"w-{run_id}", user="ada", agent="support",
+        session="", state=state, reason=reason, epoch=0, round=0, opened_at=BEGUN,
+        closed_at=BEGUN, result_digest=result,
+    )  # fmt: skip
 
 
 def _end(output: str, *, reason: str = "") -> RunEnd:

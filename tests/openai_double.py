@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,13 +13,14 @@ from runward.contracts.usage import Usage
 from runward.testing.provider_contract import Answer
 from runward.testing.provider_double import Double, Reply, Seen
 from runward.testing.provider_double import serving as serving_double
+from tests.schema_shape import schema_error
 
 REASONS: dict[Stop, str] = {
     "length": "max_output_tokens",
     "filtered": "content_filter",
     "incomplete": "max_messages",
 }
-FIELDS = {"model", "max_output_tokens", "input", "store", "instructions", "tools"}
+FIELDS = {"model", "max_output_tokens", "input", "store", "instructions", "tools", "text"}
 TOOL_FIELDS = {"type", "name", "description", "parameters", "strict"}
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -143,7 +145,20 @@ def shape_error(seen: Seen) -> str | None:
     for one in body.get("tools", []):
         if one.keys() != TOOL_FIELDS or one["type"] != "function" or one["strict"] is not False:
             return "tools"
-    return _items_error(body["input"])
+    wrong = None if "text" not in body else _format_error(body["text"])
+    return wrong or _items_error(body["input"])
+
+
+def _format_error(text: dict[str, Any]) -> str | None:
+    match text:
+        case {"format": {"type": "json_schema", "name": str(name), "schema": dict(schema),
+                         "strict": bool(strict)} as form}:  # fmt: skip
+            if len(form) != 4 or not NAME.fullmatch(name):
+                return "text.format"
+            if strict:
+                return schema_error(schema, strict=True)
+            return None if schema.get("type") == "object" else "the root is no object"
+    return "text"
 
 
 def _items_error(items: list[dict[str, Any]]) -> str | None:
@@ -166,4 +181,23 @@ def _item_error(item: dict[str, Any]) -> str | None:
             return None if good else "function_call"
         case {"type": "function_call_output", "call_id": str(), "output": str()}:
             return None if len(item) == 3 else "function_call_output"
+        case {"role": "user", "content": [*parts]}:
+            return next(filter(None, map(_part_error, parts)), None) if parts else "message"
     return f"unknown item {item.get('type')}"
+
+
+def _part_error(part: dict[str, Any]) -> str | None:
+    match part:
+        case {"type": "input_text", "text": str(words)}:
+            return None if len(part) == 2 and words.strip() else "input_text"
+        case {"type": "input_image", "detail": "auto", "image_url": str(address)}:
+            return None if len(part) == 3 and _is_data(address, "image/") else "input_image"
+        case {"type": "input_file", "filename": str(), "file_data": str(address)}:
+            good = len(part) == 3 and _is_data(address, "application/pdf")
+            return None if good else "input_file"
+    return f"unknown part {part.get('type')}"
+
+
+def _is_data(address: str, kind: str) -> bool:
+    head, _, data = address.partition(";base64,")
+    return head.startswith(f"data:{kind}") and bool(base64.b64decode(data, validate=True))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType
@@ -23,27 +21,20 @@ from runward.client.runs import ActingClient, run_workflow_id
 from runward.client.runward_client import RunwardClient
 from runward.contracts import names
 from runward.contracts.approvals import Approval, Decision, DecisionResult, DecisionWord
-from runward.contracts.encoding import digest
-from runward.contracts.errors import REFUSED, WAITING, AgentError, RequestRefused
+from runward.contracts.errors import REFUSED, AgentError, RequestRefused
 from runward.contracts.identity import START_TTL, Issuer, Operation, Principal, sign
-from runward.contracts.outcomes import ModelDone, encode_outcome
-from runward.contracts.policy import StandardPermissions
-from runward.contracts.runs import REQUEST_BYTES_MAX, RunInput, RunRequest, ToolStep
+from runward.contracts.runs import PROMPT_BYTES_MAX, RunInput, RunRequest
 from runward.contracts.tools import tool
-from runward.contracts.transcript import AssistantMessage, ToolCall
 from runward.contracts.wire import JSON_PLAIN
 from runward.store.pool import Store
-from runward.testing.scripts import Hang, ask, failing, say
+from runward.testing.scripts import ask, say
 from runward.testing.stack import Stack
 from runward.workflows.payloads import raw, read
-from tests.attacker import LOOK_AGAIN_S, Attacker, payload
+from tests.attacker import FREE, Attacker, payload
 from tests.support import App
 from tests.users_code import Cards, Charges
 
-ARGUMENTS = '{"amount":"5.00","order_id":"17"}'
-FORGED = '{"amount":"9999.00","order_id":"66"}'
 REFUND = ask("refund", order_id="17", amount="5.00")
-FREE = StandardPermissions(mode="bypassPermissions")  # only the attack itself can be refused
 CONTINUED = Payload(metadata=JSON_PLAIN, data=b'{"c":1}')
 REQUEST = RunRequest(agent="support", prompt="Refund order 17")
 
@@ -61,19 +52,6 @@ async def ended(run: Any) -> ApplicationError:
     with pytest.raises(WorkflowFailureError) as caught:
         await run.result()
     return why(caught.value)
-
-
-def tool_step(arguments: str = FORGED, *, index: int = 0) -> Payload:
-    """Returns the input of a refund as the loop would write it."""
-    step = ToolStep(turn=1, index=index, call_id="call_0_0", name="refund", arguments=arguments,
-                    digest=digest(arguments.encode()))  # fmt: skip
-    return payload(step)
-
-
-def answer(*calls: ToolCall, text: str = "") -> Payload:
-    """Returns a model's outcome as a worker would write it."""
-    done = ModelDone(message=AssistantMessage(text=text, calls=calls), stop="end")
-    return Payload(metadata=JSON_PLAIN, data=encode_outcome(done))
 
 
 class Stale:
@@ -268,18 +246,18 @@ async def test_the_runs_of_a_revoked_issuer_begin_no_further_step(
     assert app.shop.refunds == []
 
 
-async def test_a_request_above_one_mebibyte_is_refused_at_the_door(stack: Stack) -> None:
+async def test_a_request_past_its_limit_is_refused_at_the_door(stack: Stack) -> None:
     """Nothing reaches Temporal, where such an input would end a workflow."""
     app = App([say("Hello.")])
     async with stack.worker(stack.plugin(**app.given)):
         ada = await stack.acting_as("ada")
-        with pytest.raises(RequestRefused, match=str(REQUEST_BYTES_MAX)):
-            await ada.start("support", "x" * REQUEST_BYTES_MAX, key="large")
+        with pytest.raises(RequestRefused, match=str(PROMPT_BYTES_MAX)):
+            await ada.start("support", "x" * PROMPT_BYTES_MAX, key="large")
         refused = ada.temporal.get_workflow_handle(run_workflow_id(ada.principal, "large"))
         with pytest.raises(RPCError) as caught:
             await refused.describe()
         assert caught.value.status is RPCStatusCode.NOT_FOUND
-        large = await ada.start("support", "x" * (REQUEST_BYTES_MAX - 1000), key="large")
+        large = await ada.start("support", "x" * (PROMPT_BYTES_MAX - 1000), key="large")
         assert (await large.result()).output == "Hello."
 
     assert len(app.bills.bills()) == 1
@@ -372,7 +350,7 @@ async def test_a_foreign_tenants_decision_decides_nothing(
         assert (await bob.approvals.get(request.id)).state == "pending"
         await bob.approvals.reject(request.id)
         result = await run.result()
-        asked = await _scheduled(attacker, run.id, f"{names.TOOL_PREFIX}refund")
+        asked = len(await attacker.scheduled(run.id, f"{names.TOOL_PREFIX}refund"))
 
     assert (result.output, app.shop.refunds) == ("Not refunded.", [])
     assert asked <= 3  # at first, once for the stranger's word, and for the rejection
@@ -401,158 +379,8 @@ async def test_a_malformed_decision_is_no_decision(stack: Stack) -> None:
 async def _decided(attacker: Attacker, workflow_id: str) -> None:
     """Returns once the workflow has asked the store what a decision was worth."""
     await attacker.until(workflow_id, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED)
-    while await _completed(attacker, workflow_id, names.DECIDE_APPROVAL) == 0:
+    while await attacker.completed(workflow_id, names.DECIDE_APPROVAL) == 0:
         await attacker.until(workflow_id, EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED)
-
-
-async def _scheduled(attacker: Attacker, workflow_id: str, activity_type: str) -> int:
-    return len(await _of_type(attacker, workflow_id, activity_type))
-
-
-async def _completed(attacker: Attacker, workflow_id: str, activity_type: str) -> int:
-    scheduled = await _of_type(attacker, workflow_id, activity_type)
-    return len(
-        [
-            event
-            async for event in attacker.handle(workflow_id).fetch_history_events()
-            if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED
-            and event.activity_task_completed_event_attributes.scheduled_event_id in scheduled
-        ]
-    )
-
-
-async def _of_type(attacker: Attacker, workflow_id: str, activity_type: str) -> set[int]:
-    return {
-        event.event_id
-        async for event in attacker.handle(workflow_id).fetch_history_events()
-        if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
-        and event.activity_task_scheduled_event_attributes.activity_type.name == activity_type
-    }
-
-
-# --- forged completions and rogue pollers
-
-
-async def test_a_forged_answer_of_the_model_runs_no_tool(stack: Stack) -> None:
-    """The model step is answered in its worker's place: no recorded outcome leads to the refund."""
-    app = App([failing(say("Never heard."), Hang())])
-    async with stack.worker(stack.plugin(policy=FREE, **app.given)):
-        attacker = await Attacker.of(stack)
-        run = await (await stack.acting_as("ada")).start("support", "Refund order 17")
-        await _inside(app)
-        call = ToolCall(id="call_0_0", name="refund", arguments=FORGED)
-        await attacker.complete(run.id, "t1.model", answer(call))
-        said = await attacker.said(run.id, "t1.tool.0")
-    await run.terminate("attack")
-
-    assert said == (WAITING, "no recorded outcome leads to this step")
-    assert app.shop.refunds == []
-
-
-async def test_a_forged_last_answer_is_not_confirmed(stack: Stack) -> None:
-    """The workflow ends with it, but the store does not know it, so the client does not believe."""
-    app = App([failing(say("Never heard."), Hang())])
-    async with stack.worker(stack.plugin(policy=FREE, **app.given)):
-        attacker = await Attacker.of(stack)
-        run = await (await stack.acting_as("ada")).start("support", "Is it safe?")
-        await _inside(app)
-        await attacker.complete(run.id, "t1.model", answer(text="It is safe."))
-        with pytest.raises(AgentError, match="does not confirm"):
-            await run.result()
-
-
-async def _inside(app: App) -> None:
-    """Returns once the provider has the call, which is after `step_open`."""
-    while not app.bills.bills():  # noqa: ASYNC110  # a ledger has no event to wait for
-        await asyncio.sleep(LOOK_AGAIN_S)
-
-
-@pytest.mark.parametrize(("stolen", "answer"), [("bare", WAITING), ("ticket", REFUSED)])
-async def test_a_rogue_poller_opens_no_run_with_a_tool(
-    stack: Stack, stolen: str, answer: str
-) -> None:
-    """It takes the first workflow task and schedules the refund, with the run's own ticket too."""
-    app = App([REFUND, say("Refunded.")])
-    attacker = await Attacker.of(stack)
-    run = await (await stack.acting_as("ada")).start("support", "Refund order 17")
-    headers = (await attacker.started(run.id)).header.fields if stolen == "ticket" else {}
-    assert run.id == await attacker.schedule(
-        "tool.refund", tool_step(), step="t1.tool.0", headers=headers
-    )
-    async with stack.worker(stack.plugin(policy=FREE, **app.given)):
-        said, _ = await attacker.said(run.id, "t1.tool.0")
-    await run.terminate("attack")
-
-    assert (said, app.shop.refunds) == (answer, [])
-
-
-@pytest.mark.parametrize(
-    ("step", "given", "answer"),
-    [
-        ("t1.tool.0", tool_step(), REFUSED),  # other arguments than the model's
-        ("t1.tool.1", tool_step(ARGUMENTS, index=1), WAITING),  # the model's call once more
-        ("t1.tool.1", tool_step(ARGUMENTS), REFUSED),
-        ("other", tool_step(ARGUMENTS), REFUSED),
-    ],
-    ids=["arguments", "index", "step", "name"],
-)
-async def test_a_rogue_poller_steers_no_run(
-    stack: Stack, step: str, given: Payload, answer: str
-) -> None:
-    """It takes a workflow task while a person is asked; what was approved is one call, once."""
-    app = App([REFUND, say("Refunded.")])
-    async with stack.worker(stack.plugin(**app.given), max_cached_workflows=0):
-        run = await (await stack.acting_as("ada")).start("support", "Refund order 17")
-        await run.next_approval()
-    attacker = await Attacker.of(stack)
-    await attacker.handle(run.id).signal(names.BUDGET_RAISED_SIGNAL)  # there is a task to steal
-    await attacker.schedule("tool.refund", given, step=step)
-    # Its own rules would let the refund pass: only what leads to the step can refuse it.
-    async with stack.worker(stack.plugin(policy=FREE, **app.given)):
-        said, _ = await attacker.said(run.id, step)
-    await run.terminate("attack")
-
-    assert (said, app.shop.refunds) == (answer, [])
-
-
-async def test_a_rogue_poller_grants_no_approval(stack: Stack) -> None:
-    """It names the pending request in the step's header: the row says that nobody approved."""
-    app = App([REFUND, say("Refunded.")])
-    async with stack.worker(stack.plugin(**app.given), max_cached_workflows=0):
-        run = await (await stack.acting_as("ada")).start("support", "Refund order 17")
-        request = await run.next_approval()
-    attacker = await Attacker.of(stack)
-    await attacker.handle(run.id).signal(names.BUDGET_RAISED_SIGNAL)
-    claim = Payload(metadata=JSON_PLAIN, data=b'{"a":"%s"}' % request.id.encode())
-    await attacker.schedule(
-        "tool.refund", tool_step(ARGUMENTS), step="t1.tool.0", headers={names.STEP_HEADER: claim}
-    )
-    async with stack.worker(stack.plugin(**app.given)):
-        while await _completed(attacker, run.id, "tool.refund") < 2:  # noqa: ASYNC110
-            await asyncio.sleep(LOOK_AGAIN_S)
-    await run.terminate("attack")
-
-    assert app.shop.refunds == []
-
-
-async def test_a_rogue_poller_answers_no_run(
-    stack: Stack, owner: asyncpg.Connection[asyncpg.Record]
-) -> None:
-    """Closing is no step: it may end a run, but what answers one only a model's step proves."""
-    app = App([REFUND, say("Refunded.")])
-    async with stack.worker(stack.plugin(**app.given), max_cached_workflows=0):
-        run = await (await stack.acting_as("ada")).start("support", "Refund order 17")
-        await run.next_approval()
-    attacker = await Attacker.of(stack)
-    await attacker.handle(run.id).signal(names.BUDGET_RAISED_SIGNAL)
-    forged = Payload(metadata=JSON_PLAIN, data=b'{"s":"answered","r":"forged"}')
-    await attacker.schedule(names.CLOSE_RUN, forged, step="x")
-    async with stack.worker(stack.plugin(**app.given)):
-        said, _ = await attacker.said(run.id, "x")
-    await run.terminate("attack")
-
-    state = await owner.fetchval("select state from runward.run where tenant = $1", stack.tenant)
-    assert (said, state) == (REFUSED, "open")
 
 
 # --- users' own workflows

@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from runward.cli import output
+from runward.cli.main import app
 from runward.testing.scripts import ask, say
 from runward.testing.stack import Stack
 from tests.support import App
@@ -22,8 +25,7 @@ class Shell:
 
     def __init__(self, stack: Stack, folder: Path) -> None:
         self._folder = folder
-        self._environment = {
-            **os.environ,
+        self._settings = {
             "TEMPORAL_ADDRESS": stack.temporal_address,
             "RUNWARD_DATABASE_URL": stack.database_url,
             "RUNWARD_KEY_FILE": str(stack.key.path),
@@ -31,11 +33,20 @@ class Shell:
             "RUNWARD_TENANT": stack.tenant,
         }
 
-    async def __call__(self, *words: str) -> tuple[int | None, str, str]:
+    async def __call__(self, *words: str) -> tuple[int, str, str]:
+        """Runs the command in a thread of this process, as a new one takes a second of CPU."""
+        done = await asyncio.to_thread(CliRunner().invoke, app, words, env=self._settings)
+        if done.exception is None or isinstance(done.exception, SystemExit):
+            return done.exit_code, done.stdout, done.stderr
+        assert output.expected(done.exception), done.exception
+        return output.exit_code(done.exception), done.stdout, f"Error: {done.exception}"
+
+    async def process(self, *words: str) -> tuple[int | None, str, str]:
+        """Runs the command as people do."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "runward.cli.main", *words),
             cwd=self._folder,
-            env=self._environment,
+            env={**os.environ, **self._settings},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -49,9 +60,9 @@ def runward(stack: Stack, tmp_path: Path) -> Shell:
 
 
 async def test_a_run_is_started_approved_and_read(stack: Stack, runward: Shell) -> None:
-    app = App([ask("refund", order_id="17", amount="5.00"), say("Refunded.")])
+    shop = App([ask("refund", order_id="17", amount="5.00"), say("Refunded.")])
     ada, bob = ("--as", "ada"), ("--as", "bob", "--role", "finance")
-    async with stack.worker(stack.plugin(**app.given)):
+    async with stack.worker(stack.plugin(**shop.given)):
         code, run_id, said = await runward("runs", "start", "support", "Refund", *ada)
         assert (code, said) == (0, "")
         await (await stack.acting_as("ada")).get(run_id.strip()).next_approval()
@@ -59,26 +70,99 @@ async def test_a_run_is_started_approved_and_read(stack: Stack, runward: Shell) 
         (asked,) = json.loads(listed)
         assert (code, asked["tool"], asked["workflow_id"]) == (0, "refund", run_id.strip())
         code, _, said = await runward("approvals", "approve", asked["id"], *ada)
-        assert (code, said.startswith("Error: ")) == (1, True)
+        assert (code, said.startswith("Error: ")) == (4, True)
         code, _, _ = await runward("approvals", "approve", asked["id"], *bob)
         assert code == 0
         code, answer, _ = await runward("runs", "result", run_id.strip(), *ada)
+        _, result, _ = await runward("runs", "result", run_id.strip(), "-o", "json", *ada)
 
     assert (code, answer) == (0, "Refunded.\n")
+    assert (json.loads(result)["turns"], json.loads(result)["fallback_models"]) == (2, [])
 
 
 async def test_interrupted_run_has_an_exit_code_of_its_own(stack: Stack, runward: Shell) -> None:
-    app = App([ask("lookup_order", order_id="17")] * 2, agent_options={"max_turns": 1})
-    async with stack.worker(stack.plugin(**app.given)):
+    shop = App([ask("lookup_order", order_id="17")] * 2, agent_options={"max_turns": 1})
+    async with stack.worker(stack.plugin(**shop.given)):
         code, out, said = await runward("runs", "execute", "support", "Where?", "--as", "ada")
 
     assert (code, out) == (3, "")
     assert "max_turns_exceeded" in said
 
 
+async def test_a_finished_run_is_listed_told_and_watched(stack: Stack, runward: Shell) -> None:
+    shop = App([ask("lookup_order", order_id="17"), say("Shipped.")])
+    ada = ("--as", "ada")
+    async with stack.worker(stack.plugin(**shop.given)):
+        code, run_id, _ = await runward("runs", "start", "support", "Where?", *ada)
+        run_id = run_id.strip()
+        code, watched, _ = await runward("runs", "watch", run_id, *ada, "-o", "jsonl")
+        assert code == 0
+        events = [json.loads(one) for one in watched.splitlines()]
+        assert (events[0]["kind"], events[-1]["outcome"]) == ("run_started", "answered")
+        code, lines, _ = await runward(
+            "runs", "watch", run_id, *ada, "--after", events[-3]["offset"]
+        )
+        assert (code, len(lines.splitlines())) == (0, 2)
+
+        code, shown, said = await runward("runs", "show", run_id, *ada)
+        calls = [line.split("\t")[:3] for line in shown.partition("\n\n")[2].splitlines()]
+        assert (code, calls) == (
+            0,
+            [
+                ["t1.model", "scripted:support", "done"],
+                ["t1.tool.0", "lookup_order", "done"],
+                ["t2.model", "scripted:support", "done"],
+            ],
+        )
+        assert "2 turns" in said
+
+        code, listed, _ = await runward("runs", "list", "-o", "json", "--user", "ada")
+        assert (code, [one["id"] for one in json.loads(listed)]) == (0, [run_id])
+        code, spent, _ = await runward("usage", "show", "ada", "-o", "json")
+        assert (code, json.loads(spent)["model_calls"]) == (0, 2)
+        code, history, _ = await runward("runs", "history", run_id, *ada)
+        assert (code, len(json.loads(history)["events"]) > 10) == (0, True)
+
+
+async def test_a_run_is_reset_by_the_name_of_its_call(stack: Stack, runward: Shell) -> None:
+    shop = App([ask("lookup_order", order_id="17"), say("Shipped.")])
+    async with stack.worker(stack.plugin(**shop.given)):
+        ada = await stack.acting_as("ada")
+        run = await ada.start("support", "Where?")
+        await run.result()
+        words = ("runs", "reset", run.id, "--before", "t2.model", "--as", "ada")
+        code, _, said = await runward(*words)
+        assert (code, "--yes" in said) == (2, True)
+        code, _, _ = await runward(*words, "--yes")
+        assert code == 0
+        await ada.get(run.id).result()
+        story = await ada.get(run.id).story()
+        code, _, said = await runward(*words[:3], "--before", "t9.model", *words[5:], "--yes")
+        assert (code, "no such call" in said) == (5, True)
+
+    assert {one.epoch for one in story.steps if one.step == "t2.model"} == {0, 1}
+    assert shop.shop.lookups == ["17"]
+
+
+async def test_a_person_who_is_asked_sees_what_would_run(stack: Stack, runward: Shell) -> None:
+    shop = App([ask("refund", order_id="17", amount="5.00"), say("Refunded.")])
+    async with stack.worker(stack.plugin(**shop.given)):
+        run = await (await stack.acting_as("ada")).start("support", "Refund")
+        request = await run.next_approval()
+        code, shown, _ = await runward("approvals", "show", request.id, "-o", "json")
+        assert (code, json.loads(shown)["arguments"]) == (0, request.arguments)
+        code, _, _ = await runward("approvals", "show", "none")
+        assert code == 5
+        code, _, _ = await runward("runs", "cancel", run.id, "--as", "ada")
+        assert code == 0
+        code, _, said = await runward("runs", "result", run.id, "--as", "ada")
+
+    assert (code, "cancelled" in said) == (1, True)
+
+
 async def test_timeout_has_an_exit_code_of_its_own(stack: Stack, runward: Shell) -> None:
     words = ("runs", "execute", "support", "Hello", "--as", "ada", "--timeout", "0.2")
-    code, out, said = await runward(*words)
+    code, out, said = await runward.process(*words)
 
     assert (code, out) == (124, "")
     assert "--timeout" in said
@@ -86,7 +170,7 @@ async def test_timeout_has_an_exit_code_of_its_own(stack: Stack, runward: Shell)
 
 async def test_commands_end_with_their_own_exit_code_each_time(runward: Shell) -> None:
     """Threads of the SDK must not abort a process that has said what it had to say."""
-    calls = [runward("runs", "result", "rw-none", "--as", "ada") for _ in range(CALLS)]
+    calls = [runward.process("runs", "result", "rw-none", "--as", "ada") for _ in range(CALLS)]
     codes = [code for code, _, _ in await asyncio.gather(*calls)]
 
-    assert codes == [1] * CALLS
+    assert codes == [5] * CALLS

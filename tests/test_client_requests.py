@@ -2,13 +2,14 @@
 
 import pytest
 
-from runward.client.runs import admitted, run_workflow_id
+from runward.client.requests import admitted, sent
+from runward.client.runs import run_workflow_id
 from runward.client.tickets import start_digest
 from runward.contracts import names
 from runward.contracts.encoding import digest_of
 from runward.contracts.errors import ConfigurationError, RequestRefused
 from runward.contracts.identity import Principal
-from runward.contracts.runs import REQUEST_BYTES_MAX, RunInput, RunRequest
+from runward.contracts.runs import PROMPT_BYTES_MAX, REQUEST_BYTES_MAX, RunInput, RunRequest
 
 ADA = Principal("acme", "ada")
 
@@ -40,10 +41,20 @@ def test_empty_key_is_refused() -> None:
         run_workflow_id(ADA, "")
 
 
-def test_request_that_does_not_fit_is_refused_by_its_encoded_size() -> None:
+async def test_without_a_store_a_request_is_refused_by_its_encoded_size() -> None:
     # Each of these takes six bytes in JSON.
-    with pytest.raises(RequestRefused, match=str(REQUEST_BYTES_MAX)):
-        admitted("support", "\x01" * (REQUEST_BYTES_MAX // 6), "")
+    long = admitted("support", "\x01" * (REQUEST_BYTES_MAX // 6), "")
+    fits = admitted("support", "\x01" * (REQUEST_BYTES_MAX // 7), "")
+
+    with pytest.raises(ConfigurationError, match=f"{REQUEST_BYTES_MAX}.*RUNWARD_DATABASE_URL"):
+        await sent(long, (), None, "acme")
+    assert await sent(fits, (), None, "acme") == fits
+
+
+async def test_what_the_store_could_not_take_is_refused_before_anything_is_sent() -> None:
+    for prompt in ("x" * (PROMPT_BYTES_MAX + 1), "\x01" * (PROMPT_BYTES_MAX // 6)):
+        with pytest.raises(RequestRefused, match=f"At most {PROMPT_BYTES_MAX}"):
+            await sent(admitted("support", prompt, ""), (), None, "acme")
 
 
 def test_prompt_is_text_that_the_store_can_hold() -> None:
@@ -57,8 +68,9 @@ def test_name_that_no_agent_can_have_is_refused(agent: str) -> None:
 
 
 def test_empty_prompt_and_long_session_are_refused() -> None:
-    with pytest.raises(RequestRefused, match="prompt is empty"):
-        admitted("support", "", "")
+    for prompt in ("", " \n"):
+        with pytest.raises(RequestRefused, match="prompt is empty"):
+            admitted("support", prompt, "")
     with pytest.raises(RequestRefused, match="session id"):
         admitted("support", "p", "s" * 257)
 

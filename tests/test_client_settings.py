@@ -1,6 +1,7 @@
 """Settings: given beats environment beats file, and mistakes are named without their values."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,8 @@ def test_given_beats_environment_beats_file(
 
 def test_worker_sweeps_as_often_as_the_setting_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNWARD_SWEEP_EVERY_S", "5")
-    given = {"database_url": "postgres://h/d", "address": "h:7233", "task_queue": None}
+    given: dict[str, Any] = {"database_url": "postgres://h/d", "address": "h:7233"}
+    given["task_queue"] = None
 
     assert checked("shop:app", **given).sweep_every_s == 5.0
     monkeypatch.setenv("RUNWARD_SWEEP_EVERY_S", "0")

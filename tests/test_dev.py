@@ -131,6 +131,9 @@ async def test_uses_servers_that_are_there(empty_database_url: str) -> None:
         assert (first.ui_url is None, second.ui_url is None) == (False, True)
         assert (issuers, applied) == (2, len(migrations()))
         keys = first.key_file, second.key_file
+        told = [[line.partition("=")[0] for line in dev._exports(one)] for one in (first, second)]
+        found = ["export TEMPORAL_ADDRESS", "export RUNWARD_KEY_FILE"]
+        assert told == [[*found, "export RUNWARD_TEMPORAL_UI_URL"], found]
 
     assert not any(one.exists() for one in keys)
 

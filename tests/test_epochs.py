@@ -15,7 +15,7 @@ from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import CancelledError
 
 from runward.client.runs import ActingClient
-from runward.contracts.errors import ApprovalRefused
+from runward.contracts.errors import ApprovalRefused, OutputValidationError
 from runward.contracts.tools import tool
 from runward.store.pool import Store
 from runward.testing.scripts import Call as Ask
@@ -154,6 +154,23 @@ async def test_a_long_run_continues_as_new_and_stays_one_run(hurried: Stack) -> 
     # Each turn of the model saw the whole conversation: its input only ever grows.
     inputs = [bill.usage.input for bill in app.bills.bills()]
     assert inputs == sorted(set(inputs)) and len(inputs) == 9
+
+
+async def test_a_repair_holds_in_a_later_execution(hurried: Stack) -> None:
+    """Nothing of it is carried: the conversation says that there was one, so there is no second."""
+    looks = [ask("lookup_order", order_id=str(number)) for number in range(3)]
+    turns = [*looks, say("none"), *looks, say("none"), say("[1]")]
+    app = App(turns, agent_options={"output_type": list[int]})
+    async with hurried.worker(hurried.plugin(**app.given)):
+        ada = await hurried.acting_as("ada")
+        run = await ada.start("support", "Where are they?")
+        with pytest.raises(OutputValidationError):
+            await run.result()
+        latest = await ada.temporal.get_workflow_handle(run.id).describe()
+
+    first = latest.raw_description.workflow_execution_info.first_run_id
+    assert latest.run_id != first, "it never continued as new"
+    assert (len(app.bills.bills()), app.shop.lookups) == (8, [*"012012"])
 
 
 async def test_an_answer_that_was_first_beats_a_cancel(stack: Stack) -> None:

@@ -1,20 +1,18 @@
 """The wheel holds what the checkout holds: an editable install would hide a missing room."""
 
 import json
-import shutil
 import subprocess
 import sys
 import sysconfig
-import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+from tests.wheel import CHECKOUT, settings
+
 NOT_ROOMS = {"tests", "bench", "deploy", "docs", "build", "dist"}
-BUILD_S_MAX = 100
 
 IMPORT_EACH = """
 import importlib, json, sys
@@ -24,37 +22,17 @@ print(json.dumps({name: importlib.import_module(name).__file__ for name in names
 """
 
 
-def settings() -> dict[str, Any]:
-    return tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
-
-
 def setuptools_settings() -> dict[str, Any]:
     found: dict[str, Any] = settings()["tool"]["setuptools"]
     return found
 
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The content of a wheel built from a copy, so that no leftovers of other builds enter."""
-    source = tmp_path_factory.mktemp("source")
-    for name in ["pyproject.toml", "README.md", "LICENSE"]:
-        shutil.copy(CHECKOUT / name, source)
-    unwanted = shutil.ignore_patterns("__pycache__")
-    for folder in setuptools_settings()["package-dir"].values():
-        shutil.copytree(CHECKOUT / folder, source / folder, ignore=unwanted)
-    uv = shutil.which("uv") or shutil.which("uv", path=str(CHECKOUT / ".uv" / "bin"))
-    assert uv is not None, "uv is neither on PATH nor in .uv: run `make setup`"
-    target = tmp_path_factory.mktemp("wheel")
-    built = subprocess.run(
-        [uv, "build", "--wheel", "--quiet", "--out-dir", str(target), str(source)],
-        capture_output=True,
-        text=True,
-        timeout=BUILD_S_MAX,
-    )
-    assert built.returncode == 0, built.stderr
-    (wheel,) = target.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(target / "unpacked")
-    return target / "unpacked"
+def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The content of the wheel."""
+    target = tmp_path_factory.mktemp("wheel") / "unpacked"
+    zipfile.ZipFile(wheel).extractall(target)
+    return target
 
 
 def test_each_room_of_the_checkout_is_declared() -> None:

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
+from runward.contracts.agents import Agent
 from runward.contracts.errors import ConfigurationError
 from runward.contracts.identity import Principal
 from runward.contracts.policy import (
@@ -16,9 +17,11 @@ from runward.contracts.policy import (
     Policy,
     StandardPermissions,
     Verdict,
+    version,
 )
 from runward.contracts.tools import Effect, tool
 
+SUPPORT: Agent[str] = Agent("support", model="scripted:shop")
 TABLE = Path(__file__).parent.parent / "docs" / "permissions.md"
 
 
@@ -92,3 +95,106 @@ def test_each_user_has_a_policy_and_everybody_else_the_default() -> None:
 def test_a_user_without_a_tenant_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="two tenants may have the same name"):
         PerUserPermissions({"ada": StandardPermissions()})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason", "rule"),
+    [
+        ({}, "", "agent"),
+        ({"allowed_agents": ["support"], "allowed_models": ["scripted:shop"]}, "", "agent"),
+        (
+            {"denied_agents": ["support"], "allowed_agents": ["support"]},
+            "support: denied by policy (denied_agents)",
+            "denied_agents",
+        ),
+        (
+            {"allowed_agents": ["billing"]},
+            "support: not in allow-list (allowed_agents)",
+            "allowed_agents",
+        ),
+        ({"allowed_agents": []}, "support: not in allow-list (allowed_agents)", "allowed_agents"),
+        (
+            {"allowed_models": ["scripted:other", "shop"]},
+            "scripted:shop: not in allow-list (allowed_models)",
+            "allowed_models",
+        ),
+    ],
+)
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_who_may_run_which_agent_with_which_model(
+    mode: Mode, given: dict[str, Any], reason: str, rule: str
+) -> None:
+    """In every mode; the rule that decides is named."""
+    verdict = StandardPermissions(mode=mode, **given).judge_agent(
+        SUPPORT, SUPPORT.model, Principal("acme", "ada")
+    )
+
+    assert verdict == Verdict("deny" if reason else "allow", reason, rule)
+
+
+def test_the_model_that_is_asked_is_judged_not_the_agents_own() -> None:
+    policy = StandardPermissions(allowed_models=[SUPPORT.model])
+
+    verdict = policy.judge_agent(SUPPORT, "scripted:fallback", Principal("acme", "ada"))
+
+    assert (verdict.word, verdict.rule) == ("deny", "allowed_models")
+    assert verdict.reason == "scripted:fallback: not in allow-list (allowed_models)"
+
+
+def test_each_user_may_run_what_its_own_policy_allows() -> None:
+    own = StandardPermissions(allowed_agents=["support"])
+    policy = PerUserPermissions(
+        {("acme", "ada"): own}, default=StandardPermissions(allowed_agents=[])
+    )
+    words = [
+        policy.judge_agent(SUPPORT, SUPPORT.model, Principal(tenant, user)).word
+        for tenant, user in (("acme", "ada"), ("acme", "bob"), ("evil", "ada"))
+    ]
+
+    assert words == ["allow", "deny", "deny"]
+
+
+def test_versions_of_policies_that_say_nothing_of_agents_stay() -> None:
+    """Runs are pinned to them, and records name them."""
+    told = StandardPermissions(mode="plan", allowed_tools=["b", "a"], denied_tools=["c"])
+
+    assert version(StandardPermissions()) == "6tvIQDYZo_HB83_Ccpjy6aUtePfsy-qVncmpe2eHUAA"
+    assert version(told) == "-gMz-2-tlbBvzloc-L-uYRuEAOKY5bR3VAvkRWWPuVc"
+    assert (
+        version(PerUserPermissions({("acme", "ada"): told}))
+        == "-DCkhRIS1g6F_8tpUqBDwQJ-qJ7M6AI11SIQGD7gZpQ"
+    )
+
+
+def test_what_is_said_of_agents_is_part_of_the_version() -> None:
+    said: list[dict[str, Any]] = [
+        {},
+        {"allowed_agents": []},
+        {"allowed_agents": ["support"]},
+        {"denied_agents": ["support"]},
+        {"allowed_models": ["support"]},
+    ]
+
+    assert len({version(StandardPermissions(**one)) for one in said}) == len(said)
+
+
+@pytest.mark.parametrize(
+    "name", ["allowed_tools", "denied_tools", "allowed_agents", "denied_agents", "allowed_models"]
+)
+def test_one_text_in_the_place_of_a_list_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"It is a list\. Say \['support'\]"):
+        StandardPermissions(**{name: "support"})  # type: ignore[arg-type]
+
+
+def test_the_example_in_the_documentation_holds() -> None:
+    found: dict[str, Any] = {}
+    exec(TABLE.read_text().split("```python\n")[1].split("```")[0], found)
+    policy, drafts = found["policy"], Agent("drafts", model="anthropic:claude-haiku-4")
+
+    def word(user: str, agent: Agent[Any]) -> str:
+        return str(policy.judge_agent(agent, agent.model, Principal("acme", user)).word)
+
+    assert [word("ada", SUPPORT), word("ada", drafts)] == ["allow", "allow"]
+    assert [word("bob", SUPPORT), word("bob", drafts)] == ["deny", "deny"]
+    assert word("eve", Agent("support", model="anthropic:claude-sonnet-5")) == "allow"
+    assert word("eve", SUPPORT) == "deny", "another model"

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from anthropic import AsyncAnthropic
+from pydantic import BaseModel, Field, TypeAdapter
 
 from runward.activities.provider_anthropic import AnthropicProvider
 from runward.contracts.encoding import digest
-from runward.contracts.providers import ModelRequest
+from runward.contracts.providers import ModelRequest, OutputSpec
 from runward.contracts.transcript import (
     AssistantMessage,
     Message,
@@ -244,3 +245,67 @@ async def test_first_calls_at_once_share_one_client_and_close_allows_more() -> N
 
     assert len(double.seen) == 4
     assert [one.is_closed() for one in built] == [True, True]
+
+
+class Cost(BaseModel):
+    """What an order costs."""
+
+    amount: Annotated[int, Field(ge=0)]
+    note: str = ""
+
+
+def asking(kind: Any) -> ModelRequest:
+    return replace(REQUEST, output=OutputSpec("Cost", TypeAdapter(kind).json_schema()))
+
+
+async def test_a_schema_that_fits_is_the_outputs_format() -> None:
+    """Objects are closed, and bounds are said in words: the API knows nothing else."""
+    async with calling(message(text('{"amount": 5}'))) as (provider, double):
+        found = await provider.call(asking(Cost))
+
+    assert found.message.text == '{"amount": 5}'
+    body = double.seen[0].body
+    assert body["system"] == [{"type": "text", "text": "Be brief.", **CACHED}]
+    assert body["output_config"] == {
+        "format": {
+            "type": "json_schema",
+            "schema": {
+                "type": "object",
+                "title": "Cost",
+                "description": "What an order costs.",
+                "additionalProperties": False,
+                "properties": {
+                    "amount": {
+                        "title": "Amount",
+                        "type": "integer",
+                        "description": "{minimum: 0}",
+                    },
+                    "note": {"title": "Note", "type": "string"},
+                },
+                "required": ["amount"],
+            },
+        }
+    }
+
+
+async def test_a_schema_that_does_not_fit_is_told_in_words() -> None:
+    """After the instructions, where it is cached with them."""
+    async with calling(message(text('{"a": 1}'))) as (provider, double):
+        await provider.call(asking(dict[str, int]))
+
+    body = double.seen[0].body
+    brief, told = body["system"]
+    assert "output_config" not in body
+    assert brief == {"type": "text", "text": "Be brief."}
+    assert '{"additionalProperties":{"type":"integer"},"type":"object"}' in told["text"]
+    assert told["cache_control"] == CACHED["cache_control"]
+
+
+async def test_an_answer_that_is_no_object_travels_in_one() -> None:
+    """Not a digit of what is in it changes."""
+    async with calling(message(text('{"response": [1.10, 2]}'))) as (provider, double):
+        found = await provider.call(asking(list[float]))
+
+    assert found.message.text == "[1.10, 2]"
+    schema = double.seen[0].body["output_config"]["format"]["schema"]
+    assert schema["properties"] == {"response": {"type": "array", "items": {"type": "number"}}}

@@ -43,6 +43,8 @@ async def test_each_error_status(status: int, kind: str, retryable: bool, unbill
     assert str(found) == f"anthropic answered {status} {kind} req_7"
     assert (found.retryable, found.unbilled) == (retryable, unbilled)
     assert found.retry_after_s == (3.0 if retryable else None)
+    # Another model may have the key, the money, the right or the model that is missing here.
+    assert found.elsewhere == (retryable or status in (401, 402, 403, 404))
     assert len(double.seen) == 1
 
 
@@ -176,7 +178,10 @@ async def test_the_api_may_say_itself_what_is_tried_again(
 ) -> None:
     reply = Reply(error("api_error"), status, {"x-should-retry": says})
     async with calling(reply) as (provider, _):
-        assert (await error_of(provider)).retryable == retryable
+        found = await error_of(provider)
+
+    assert found.retryable == retryable
+    assert found.elsewhere == (status != 400)  # it says so of this model only
 
 
 async def test_a_missing_key_says_what_to_set(tmp_path: Path) -> None:
@@ -185,6 +190,7 @@ async def test_a_missing_key_says_what_to_set(tmp_path: Path) -> None:
 
     assert "Set ANTHROPIC_API_KEY" in str(found)
     assert (found.retryable, found.unbilled, double.seen) == (False, True, [])
+    assert found.elsewhere
 
 
 async def test_credentials_that_are_not_there_yet_are_waited_for(tmp_path: Path) -> None:

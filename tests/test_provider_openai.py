@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from openai import AsyncOpenAI
+from pydantic import BaseModel, TypeAdapter
 
 from runward.activities.provider_openai import OpenAIProvider
 from runward.contracts.encoding import digest
-from runward.contracts.providers import ToolSpec
+from runward.contracts.providers import ModelRequest, OutputSpec, ToolSpec
 from runward.contracts.transcript import (
     AssistantMessage,
     ToolCall,
@@ -255,6 +256,7 @@ async def test_a_missing_key_says_what_to_set(tmp_path: Path) -> None:
         found = await error_of(provider)
 
     assert "Set OPENAI_API_KEY" in str(found)
+    assert found.elsewhere
     assert (found.retryable, found.unbilled, double.seen) == (False, True, [])
 
 
@@ -304,3 +306,60 @@ async def test_the_sdk_makes_no_spans_of_its_own() -> None:
             await provider.call(REQUEST)
 
     assert asked == []
+
+
+class Cost(BaseModel):
+    """What an order costs."""
+
+    amount: int
+    note: str | None = None
+
+
+def asking(kind: Any) -> ModelRequest:
+    return replace(REQUEST, output=OutputSpec("Cost", TypeAdapter(kind).json_schema()))
+
+
+async def test_a_schema_that_fits_is_strict() -> None:
+    """Objects are closed, and what may be null is required: `strict` knows nothing else."""
+    answer = '{"amount": 5, "note": null}'
+    async with calling(response(said(text(answer)))) as (provider, double):
+        found = await provider.call(asking(Cost))
+
+    assert found.message.text == answer
+    assert double.seen[0].body["text"] == {
+        "format": {
+            "type": "json_schema",
+            "name": "Cost",
+            "strict": True,
+            "schema": {
+                "type": "object",
+                "title": "Cost",
+                "description": "What an order costs.",
+                "additionalProperties": False,
+                "properties": {
+                    "amount": {"title": "Amount", "type": "integer"},
+                    "note": {"title": "Note", "anyOf": [{"type": "string"}, {"type": "null"}]},
+                },
+                "required": ["amount", "note"],
+            },
+        }
+    }
+
+
+async def test_a_schema_that_does_not_fit_is_sent_as_it_is() -> None:
+    async with calling(response(said(text('{"a": 1}')))) as (provider, double):
+        await provider.call(asking(dict[str, int]))
+
+    form = double.seen[0].body["text"]["format"]
+    assert form["strict"] is False
+    assert form["schema"] == TypeAdapter(dict[str, int]).json_schema()
+
+
+async def test_an_answer_that_is_no_object_travels_in_one() -> None:
+    """The API takes objects only at the root; not a digit of what is in it changes."""
+    async with calling(response(said(text('{"response": [1.10, 2]}')))) as (provider, double):
+        found = await provider.call(asking(list[float]))
+
+    assert found.message.text == "[1.10, 2]"
+    schema = double.seen[0].body["text"]["format"]["schema"]
+    assert schema["properties"] == {"response": {"type": "array", "items": {"type": "number"}}}

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias, get_args
 import asyncpg
 import pytest
 
-from runward.activities.model import ANSWER_BYTES_MAX, UNREADABLE_TRIES_MAX
-from runward.activities.provider_answers import ARGUMENTS_BYTES_MAX, CALLS_MAX, COUNTER_MAX
-from runward.contracts.agents import Agent
+from runward.activities.model import ANSWER_BYTES_MAX
+from runward.activities.provider_answers import ARGUMENTS_BYTES_MAX, COUNTER_MAX
+from runward.contracts.agents import MAX_CALLS_PER_TURN_DEFAULT, Agent
 from runward.contracts.budget import Budget, Cap
 from runward.contracts.errors import AgentError
 from runward.contracts.providers import (
@@ -22,6 +22,7 @@ from runward.contracts.providers import (
     Stop,
 )
 from runward.contracts.transcript import AssistantMessage, ToolCall, ToolMessage
+from runward.contracts.tries import UNREADABLE_TRIES_MAX
 from runward.contracts.usage import Usage
 from runward.testing.stack import Stack
 from tests.support import Shop, shop_tools
@@ -159,9 +160,9 @@ async def test_two_hundred_calls_are_bounded(stack: Stack) -> None:
     """Those over the bound do not run, and the model reads so."""
     asked = await run(stack, calls(*(f"c{n}" for n in range(200))), says("Done."))
 
-    assert len(asked.shop.lookups) == CALLS_MAX
+    assert len(asked.shop.lookups) == MAX_CALLS_PER_TURN_DEFAULT
     first = asked.provider.asked[1].messages[1]
-    assert f"{200 - CALLS_MAX} of these 200 tool calls were refused" in first.text
+    assert f"{200 - MAX_CALLS_PER_TURN_DEFAULT} of these 200 tool calls were refused" in first.text
 
 
 @pytest.mark.parametrize(

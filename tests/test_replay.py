@@ -9,22 +9,27 @@ import pytest
 from temporalio.client import WorkflowHistory
 from temporalio.workflow import NondeterminismError
 
+from runward.contracts.tools import tool
 from runward.testing import replay
-from tests.record_histories import HISTORIES, RUNS
+from runward.workers.plugin import RunwardPlugin
+from tests.record_histories import EVERY, HISTORIES
+from tests.users_code import Cards, Charges
 
 SANDBOXED = pytest.mark.parametrize("sandboxed", [True, False], ids=["sandboxed", "not sandboxed"])
 
 
 def test_every_recorded_run_has_its_history() -> None:
     """And no file is left over."""
-    assert {one.stem for one in HISTORIES.glob("*.json")} == set(RUNS)
+    assert {one.stem for one in HISTORIES.glob("*.json")} == set(EVERY)
 
 
 @SANDBOXED
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", EVERY)
 async def test_a_recorded_run_replays(name: str, sandboxed: bool) -> None:
     """The commands of today's code are those in the history."""
-    await replay(HISTORIES / f"{name}.json", sandboxed=sandboxed)
+    plugin = RunwardPlugin(govern=[tool(Cards().charge, effect="money")])
+    path = HISTORIES / f"{name}.json"
+    await replay(path, plugin=plugin, workflows=[Charges], sandboxed=sandboxed)
 
 
 @SANDBOXED

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -17,8 +18,10 @@ from temporalio.worker import Worker
 
 from runward.cli.worker import checked
 from runward.client.run_handle import RunHandle
+from runward.contracts.content import Content
 from runward.contracts.errors import AgentError, ConfigurationError
 from runward.contracts.steps import Closing
+from runward.store.content import HELD_FOR_A_STEP
 from runward.store.migrate import migrate
 from runward.store.pool import Store
 from runward.testing.scripts import ask, say
@@ -209,7 +212,8 @@ async def test_the_result_of_an_old_run_says_that_its_answer_was_deleted(stack: 
 
 
 def test_days_come_from_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {"database_url": "postgres://h/d", "address": "h:7233", "task_queue": None}
+    given: dict[str, Any] = {"database_url": "postgres://h/d", "address": "h:7233"}
+    given["task_queue"] = None
     for name in ("CONTENT", "STEPS"):
         monkeypatch.delenv(f"RUNWARD_RETENTION_{name}_DAYS", raising=False)
     unset = checked("shop:app", **given)
@@ -223,3 +227,17 @@ def test_days_come_from_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("RUNWARD_RETENTION_STEPS_DAYS", wrong)
         with pytest.raises(ConfigurationError, match="retention_steps_days"):
             checked("shop:app", **given)
+
+
+async def test_the_sweep_collects_content_that_no_run_uses(alone: Case, temporal: Client) -> None:
+    """Also where nothing else is deleted; a chunk is more than a batch and takes one of its own."""
+    content = Content(os.urandom(3 * 1024 * 1024))
+    await alone.store.content.put(alone.tenant, content, held=HELD_FOR_A_STEP)
+    deletion = Deletion(alone.store, temporal, Retention())
+    assert await deletion.once() == 0
+
+    await alone.owner.execute("update runward.large_content set free_at = now()")
+    assert await deletion.once() > 3 * 128
+
+    assert await alone.store.content.size(alone.tenant, content.digest) is None
+    assert await alone.owner.fetchval("select count(*) from runward.content_chunk") == 0

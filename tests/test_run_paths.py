@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
+import asyncpg
 import pytest
 
 from runward.contracts.budget import Budget, Cap
 from runward.contracts.errors import AgentError, ApprovalRefused
-from runward.contracts.policy import StandardPermissions
+from runward.contracts.policy import PerUserPermissions, StandardPermissions
 from runward.testing.scripts import Call as Ask
 from runward.testing.scripts import ask, ask_all, ask_badly, say
 from runward.testing.stack import Stack
 from tests.support import App
 
+Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 REFUND = ask("refund", order_id="17", amount="5.00")
 
 
@@ -101,6 +105,43 @@ async def test_a_denied_tool_does_not_run(stack: Stack) -> None:
         result = await (await stack.acting_as("ada")).execute("support", "Where is order 17?")
 
     assert (result.output, app.shop.lookups) == ("I may not look.", [])
+
+
+async def test_a_user_who_may_not_run_an_agent_gets_its_reason(stack: Stack, owner: Owner) -> None:
+    """The first step is recorded as denied, no model is called; another user's run goes on."""
+    app = App([say("Hello.")])
+    policy = PerUserPermissions(
+        {(stack.tenant, "eve"): StandardPermissions(allowed_agents=["billing"])}
+    )
+    async with stack.worker(stack.plugin(policy=policy, **app.given)):
+        ada, eve = await stack.acting_as("ada"), await stack.acting_as("eve")
+        assert (await ada.execute("support", "Hello?")).output == "Hello."
+        run = await eve.start("support", "Hello?")
+        with pytest.raises(AgentError, match=r"support: not in allow-list \(allowed_agents\)"):
+            await run.result()
+        recorded = await owner.fetch(
+            "select s.step, s.state, r.state as run from runward.run r"
+            " join runward.step s using (tenant, run_id) where r.workflow_id = $1",
+            run.id,
+        )
+
+    assert [tuple(one) for one in recorded] == [("t1.model", "denied", "failed")]
+    assert len(app.bills.bills()) == 1
+
+
+async def test_a_run_under_way_ends_where_a_newer_policy_no_longer_allows_it(stack: Stack) -> None:
+    app = App([REFUND, say("Refunded.")])
+    async with stack.worker(stack.plugin(**app.given)):
+        ada, bob = await stack.acting_as("ada"), await stack.acting_as("bob", ["finance"])
+        run = await ada.start("support", "Refund order 17")
+        request = await run.next_approval()
+    newer = StandardPermissions(allowed_models=["scripted:other"])
+    async with stack.worker(stack.plugin(policy=newer, **app.given)):
+        await bob.approvals.approve(request.id)
+        with pytest.raises(AgentError, match=r"scripted:support: not in .* \(allowed_models\)"):
+            await run.result()
+
+    assert (len(app.shop.refunds), len(app.bills.bills())) == (1, 1)
 
 
 async def test_an_unknown_tool_is_refused_and_the_run_goes_on(stack: Stack) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from runward.contracts.errors import StoreUnavailable
+from runward.contracts.errors import RequestRefused, RunwardError, StoreUnavailable
 from runward.contracts.steps import Admitted
 from runward.store.database import Database
 from runward.store.pool import Store
@@ -58,6 +58,46 @@ async def test_a_statement_that_was_cancelled_harms_no_later_one(database_url: s
 
     assert await database.value("select 1") == 1
     await database.close()
+
+
+async def test_a_connection_that_may_only_read_is_replaced(database_url: str) -> None:
+    database = Database(database_url, connections_max=1)
+    await database.open()
+    await database.fetch("set default_transaction_read_only = on")  # as of a demoted primary
+
+    with pytest.raises(StoreUnavailable, match="25006"):
+        await database.fetch("create table runward.never ()")
+
+    assert await database.value("show default_transaction_read_only") == "off"
+    assert database.failure is not None and "25006" in str(database.failure.error)
+    await database.close()
+
+
+async def test_a_store_that_only_reads_is_not_writable(database_url: str) -> None:
+    async with Store(f"{database_url}?default_transaction_read_only=on") as standby:
+        with pytest.raises(StoreUnavailable, match="25006"):
+            await standby.check_writable()
+    async with Store(database_url, role="runward_worker") as primary:
+        await primary.check_writable()
+
+    assert primary.failure is None
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("select 1 / 0", RequestRefused),
+        ("do $$ begin raise lock_not_available; end $$", StoreUnavailable),
+    ],
+)
+async def test_a_value_that_does_not_fit_and_a_locked_row_are_no_outage(
+    database_url: str, statement: str, told: type[RunwardError]
+) -> None:
+    async with Store(database_url) as store:
+        with pytest.raises(told):
+            await store._database.fetch(statement)
+
+    assert store.failure is None
 
 
 async def test_a_server_that_is_away_is_named_without_its_password() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runward.contracts.steps import Admitted, Draft, Parent, Refused
+from runward.contracts.steps import Admitted, Draft, Parent, Refused, TranscriptRow
 from runward.contracts.transcript import GENESIS
 from tests.store_case import Case
 
@@ -135,3 +135,18 @@ async def test_lineage_reads_the_newest_epoch(case: Case) -> None:
 
     assert await case.open(stale) == LINEAGE
     assert await case.open(fresh) == Admitted()
+
+
+async def test_the_turn_after_a_repair_begins_with_it(case: Case) -> None:
+    """The model's step that recorded the repair has it in its head, and grants no calls."""
+    draft = await case.admit(case.first())
+    rows = (
+        TranscriptRow("head-answer", GENESIS, "answer", b"no", 2),
+        TranscriptRow("head-repair", "head-answer", "repair", b"once more", 11),
+    )
+    await case.close(draft, head="head-repair", message="answer", transcript=rows)
+
+    assert await case.open(turn(case, head="head-answer")) == LINEAGE  # as if there were none
+    assert await case.open(turn(case, ("t1.tool.0", "repair"), head="head-answer")) == LINEAGE
+    assert await case.open(turn(case, ("t1.model", "answer"), head="head-repair")) == LINEAGE
+    assert await case.open(turn(case, head="head-repair")) == Admitted()

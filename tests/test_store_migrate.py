@@ -9,6 +9,7 @@ import pytest
 
 from runward.contracts.errors import ConfigurationError, StoreUnavailable
 from runward.contracts.steps import Admitted
+from runward.contracts.story import RunQuery
 from runward.store.migrate import migrate, migrations, status
 from runward.store.pool import Store
 from tests.store_case import Case, tokens
@@ -128,6 +129,6 @@ async def test_the_reader_role_reads_and_runs_nothing(case: Case, database_url: 
     await case.started()
 
     async with Store(database_url, role="runward_reader") as store:
-        assert len(await store.reads.runs(case.tenant)) == 1
+        assert len(await store.reads.runs(case.tenant, RunQuery())) == 1
         with pytest.raises(ConfigurationError, match="permission denied"):
             await store.steps.open(case.draft())

@@ -8,6 +8,7 @@ import asyncpg
 
 from runward.contracts.encoding import digest
 from runward.contracts.steps import TranscriptRow
+from runward.contracts.story import RunQuery
 from runward.contracts.transcript import GENESIS
 from runward.contracts.usage import Usage
 from runward.store.prices import SCRIPTED, price
@@ -75,11 +76,11 @@ async def test_runs_and_steps_are_listed_for_their_tenant_only(case: Case) -> No
     await case.admit(case.draft())
     reads = case.store.reads
 
-    (run,) = await reads.runs(case.tenant, user="ada", state="open")
+    (run,) = await reads.runs(case.tenant, RunQuery(user="ada", state="open"))
 
     assert run == await reads.run(case.tenant, case.run)
     assert await reads.run("another", case.run) is None
-    assert await reads.runs(case.tenant, user="bob") == ()
+    assert await reads.runs(case.tenant, RunQuery(user="bob")) == ()
     steps = await reads.steps(case.tenant, case.run)
     assert [(s.step, s.state, s.tries) for s in steps] == [
         ("t1.model", "done", 1),

@@ -45,7 +45,7 @@ async def test_an_open_whose_ack_was_lost_is_admitted_once(case: Case) -> None:
 
     assert await case.open(draft) == Admitted()
     assert [kind for kind, step, _ in await case.audit() if step == draft.key.step] == ["intent"]
-    assert await case.store.reads.tries(draft.key) == 1
+    assert (await case.store.reads.tried(draft.key)).tries == 1
 
 
 async def test_an_ended_attempt_does_not_begin_again(case: Case) -> None:
@@ -94,7 +94,7 @@ async def test_a_step_left_open_runs_again(case: Case) -> None:
 
     assert await case.close(first, b"", state=None) == Closed(b"")
     await case.admit(case.draft(attempt=2))
-    assert await case.store.reads.tries(first.key) == 2
+    assert (await case.store.reads.tried(first.key)).tries == 2
 
 
 async def test_a_denial_is_recorded_without_an_attempt(case: Case) -> None:

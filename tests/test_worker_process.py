@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from runward.client.codec import load_codec
 from runward.client.runward_client import RunwardClient
 from runward.contracts.errors import ConfigurationError
 from runward.testing.servers import Addresses
@@ -106,15 +107,6 @@ async def test_says_what_is_wrong_with_the_store(
     assert worker.err[-1].startswith("Error: the store's schema"), worker.err
 
 
-async def test_says_that_temporal_is_away(dev: DevStack, folder: Path) -> None:
-    given = [one if one != dev.temporal_address else "127.0.0.1:1" for one in words(dev)]
-    async with runward(folder, *given) as worker:
-        code = await worker.ended()
-
-    assert code == 1
-    assert worker.err[-1].startswith("Error: Temporal at '127.0.0.1:1'"), worker.err
-
-
 async def test_serves_inside_another_process_until_its_event(dev: DevStack, here: Path) -> None:
     plugin = load_app("shop:app")
     plugin.database_url = dev.database_url
@@ -149,6 +141,74 @@ async def test_refuses_what_is_no_app(here: Path, name: str, said: str) -> None:
         load_app(name)
 
     assert said in str(caught.value)
+
+
+CODING = """
+from temporalio.api.common.v1 import Payload
+from temporalio.converter import PayloadCodec
+
+def hexed(one):
+    return one.SerializeToString().hex()
+
+class Hexed(PayloadCodec):
+    async def encode(self, payloads):
+        return [Payload(metadata={"encoding": b"hexed"}, data=bytes(hexed(one), "ascii"))
+                for one in payloads]
+
+    async def decode(self, payloads):
+        return [Payload.FromString(bytes.fromhex(one.data.decode()))
+                if one.metadata["encoding"] == b"hexed" else one for one in payloads]
+
+codec = Hexed()
+other = "no codec"
+"""
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_a_codec_is_named_by_worker_and_client(
+    dev: DevStack, here: Path, monkeypatch: pytest.MonkeyPatch, processes: str
+) -> None:
+    (here / "coding.py").write_text(CODING)
+    monkeypatch.setenv("RUNWARD_CODEC", "coding:codec")  # the command line has it as an option
+    given = [*words(dev), "--codec", "coding:codec", "--processes", processes]
+    async with runward(here, *given) as worker, await client(dev) as door:
+        await worker.says(" polls ")
+        ada = door.acting_as("ada", tenant="acme")
+        run = await ada.start("quick", "hello")
+        result = await run.result(timeout=60)
+        history = await ada.temporal.get_workflow_handle(run.id).fetch_history()
+        code = await stopped(worker)
+
+    assert (result.output, code) == ("quick answer", 0)
+    raw = b"".join(event.SerializeToString() for event in history.events)
+    assert b"hexed" in raw and b"quick answer" not in raw and b"hello" not in raw
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("coding", "Name it as module:name, such as shop:codec"),
+        ("nothere:codec", "There is no module 'nothere'"),
+        ("coding:nothere", "It has no 'nothere'. It has coding:codec"),
+        ("coding:Hexed", "'Hexed' is of type ABCMeta, not PayloadCodec. It has coding:codec"),
+        ("shop:app", "not PayloadCodec. Make one: codec = YourCodec() in shop"),
+    ],
+)
+async def test_refuses_what_is_no_codec(here: Path, name: str, said: str) -> None:
+    (here / "coding.py").write_text(CODING)
+    with pytest.raises(ConfigurationError) as caught:
+        load_codec(name)
+
+    assert said in str(caught.value) and str(caught.value).startswith(f"The codec {name!r}. ")
+
+
+async def test_says_what_is_wrong_with_its_codec(dev: DevStack, folder: Path) -> None:
+    async with runward(folder, *words(dev), "--codec", "shop:other") as worker:
+        code = await worker.ended()
+
+    assert code == 1
+    said = "Error: The codec 'shop:other'. 'other' is of type str, not PayloadCodec."
+    assert worker.err[-1].startswith(said), worker.err
 
 
 async def test_errors_inside_the_module_keep_their_traceback(here: Path) -> None:

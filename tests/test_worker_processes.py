@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from temporalio.worker import PollerBehaviorSimpleMaximum
 
 from runward.cli.worker import number_of
 from runward.client.runward_client import RunwardClient
@@ -170,4 +171,5 @@ def test_sizes_are_options_of_a_worker() -> None:
 
     assert found.cores >= 1 and found.memory_bytes > 64 * MIB
     assert options["max_concurrent_workflow_tasks"] == 16
-    assert options["workflow_task_poller_behavior"].maximum == 50
+    for kind in ("workflow", "activity"):
+        assert options[f"{kind}_task_poller_behavior"] == PollerBehaviorSimpleMaximum(5)

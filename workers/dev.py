@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Coroutine, Mapping
@@ -288,7 +289,18 @@ def _show(stack: DevStack, app: str | None, kept: Path | None, task_queue: str) 
     console.print(table)
     if stack.owns_database:
         console.print("The password is shown: this database is on this machine, for development.")
-    sys.stdout.flush()
+    print("For other terminals:\n", *_exports(stack), sep="\n", flush=True)
+
+
+def _exports(stack: DevStack) -> list[str]:
+    """Returns what a shell is told to find all this; a database of others is theirs to name."""
+    settings = {
+        "TEMPORAL_ADDRESS": stack.temporal_address,
+        "RUNWARD_DATABASE_URL": stack.database_url if stack.owns_database else None,
+        "RUNWARD_KEY_FILE": str(stack.key_file),
+        "RUNWARD_TEMPORAL_UI_URL": stack.ui_url,
+    }
+    return [f"export {name}={shlex.quote(value)}" for name, value in settings.items() if value]
 
 
 def _masked(dsn: str) -> str:

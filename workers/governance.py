@@ -18,19 +18,20 @@ from runward.activities.tool import ToolCalls
 from runward.activities.transcripts import Transcripts
 from runward.contracts import names
 from runward.contracts.agents import Agent
+from runward.contracts.approvals import ApprovalTerms
 from runward.contracts.budget import Budget
 from runward.contracts.policy import Policy
 from runward.contracts.shapes import Shape
 from runward.contracts.tools import Tool
 from runward.interceptors.approvals import Approvals
 from runward.interceptors.budget import Budgets
+from runward.interceptors.describing import describer
 from runward.interceptors.foreign import ForeignCall
 from runward.interceptors.identity import Identity
 from runward.interceptors.permissions import Permissions
 from runward.interceptors.step import Governance
 from runward.store.pool import Store
 from runward.store.prices import price
-from runward.workers.retention import describing
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Definitions:
     governed: Mapping[str, Tool]  # users' own activity types
     policy: Policy
     budget: Budget | None
-    approver_role: str | None
+    approvals: ApprovalTerms
     providers: Providers
     deps: Any
 
@@ -81,9 +82,11 @@ class Assembly:
 
 def assemble(client: Client, store: Store, given: Definitions) -> Assembly:
     """Returns everything that one worker needs, wired; nothing is opened yet."""
+    for agent in given.agents.values():
+        given.providers.check(agent)
     deps = Deps(given.deps)
     transcripts = Transcripts(store, history_of(client))
-    model = ModelCall(given.agents, given.providers, transcripts, price)
+    model = ModelCall(given.agents, given.providers, transcripts, price, store.reads.tried)
     tools = ToolCalls(given.agents, transcripts, deps)
     shapes: dict[str, Shape] = {names.CALL_MODEL: model}
     bodies: list[Callable[..., Any]] = [
@@ -99,9 +102,9 @@ def assemble(client: Client, store: Store, given: Definitions) -> Assembly:
     governance = Governance(
         store,
         shapes,
-        Identity(store, describing(client, store), given.agents, given.policy),
+        Identity(store, describer(client), given.agents, given.policy),
         Permissions(given.policy),
         Budgets(given.budget),
-        Approvals(given.approver_role),
+        Approvals(given.approvals),
     )
     return Assembly(governance, bodies, transcripts, deps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import timedelta
 from typing import Any, Literal
 
 from temporalio import activity
@@ -14,6 +15,7 @@ from temporalio.worker import Interceptor, ReplayerConfig, Worker, WorkerConfig
 
 from runward.activities.providers import Providers
 from runward.contracts.agents import Agent
+from runward.contracts.approvals import APPROVAL_TTL, EXECUTION_TTL, ApprovalTerms
 from runward.contracts.budget import Budget
 from runward.contracts.errors import ConfigurationError
 from runward.contracts.policy import Policy, StandardPermissions
@@ -32,7 +34,9 @@ class RunwardPlugin(SimplePlugin):
     """Agents, tools, policy and budget of an app, as a Temporal plugin.
 
     Without a `database_url` it does the client's share only, and replays; a worker refuses to run.
-    `govern` are tools made of your own activities: `tool(charge_card, effect="money")`.
+    `govern` are tools made of your own activities: `tool(charge_card, effect="money")`. A request
+    for an approval that nobody decides expires after `approval_ttl`, an approval that nobody uses
+    after `execution_ttl`; both from a second to 30 days.
     """
 
     def __init__(
@@ -43,6 +47,8 @@ class RunwardPlugin(SimplePlugin):
         policy: Policy | None = None,
         budget: Budget | None = None,
         approver_role: str | None = None,
+        approval_ttl: timedelta = APPROVAL_TTL,
+        execution_ttl: timedelta = EXECUTION_TTL,
         providers: Iterable[Provider] = (),
         govern: Sequence[Tool] = (),
         govern_unlisted: Literal["pass", "deny"] = "pass",
@@ -56,7 +62,7 @@ class RunwardPlugin(SimplePlugin):
             governed={_activity_type(one): one for one in govern},
             policy=policy or StandardPermissions(),
             budget=budget,
-            approver_role=approver_role,
+            approvals=ApprovalTerms(approver_role, approval_ttl, execution_ttl),
             providers=Providers(providers),
             deps=deps,
         )

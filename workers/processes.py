@@ -14,10 +14,11 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+from runward.client.settings import Deployment
 from runward.workers.child import Child, ChildFailed, ChildOrder
 from runward.workers.sizing import MIB, machine, sizing
 from runward.workers.worker import DRAIN_S_MAX, leave, listen, told
@@ -45,7 +46,15 @@ class Pace:
 
 
 async def run(
-    *, processes: int, app: str, database_url: str, temporal_address: str, task_queue: str
+    *,
+    processes: int,
+    app: str,
+    database_url: str,
+    temporal_address: str,
+    task_queue: str,
+    version: Deployment | None = None,
+    health_file: Path | None = None,
+    codec: str | None = None,
 ) -> NoReturn:
     """Runs so many workers until SIGTERM or SIGINT, drains them, and ends this process.
 
@@ -65,6 +74,8 @@ async def run(
         argv=[
             *(sys.executable, "-m", "runward.cli.main", "worker", "--app", app),
             *("--task-queue", task_queue, "--of", str(processes)),
+            *(("--codec", codec) if codec else ()),
+            *(("--deployment", version.name, "--build-id", version.build_id) if version else ()),
         ],
         our_output=True,
         # Here and not on the command line, which every user of the machine can read.
@@ -77,10 +88,18 @@ async def run(
         stop_wait_s_max=STOP_S_MAX,
     )
     try:
-        codes = await keep([order] * processes, stop)
+        codes = await keep(_each(order, processes, health_file), stop)
     except Exception as error:  # noqa: BLE001  whatever it is, nobody above would get it
         leave(told(error))
     leave(0 if all(code in STOPPED for code in codes) else 1)
+
+
+def _each(order: ChildOrder, processes: int, health_file: Path | None) -> list[ChildOrder]:
+    """Returns the children's orders; each has a health file of its own beside the one named."""
+    if health_file is None:
+        return [order] * processes
+    files = (health_file.with_name(f"{health_file.name}.{n}") for n in range(1, processes + 1))
+    return [replace(order, env={**order.env, "RUNWARD_HEALTH_FILE": str(one)}) for one in files]
 
 
 async def keep(

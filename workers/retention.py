@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from runward.interceptors.describing import describer
-from runward.interceptors.identity import Describe, Execution, refused
 from runward.store.pool import Store
 from runward.store.retention import Due, Part
 
@@ -56,7 +54,10 @@ class Deletion:
         self._after: dict[Part, Due] = {}  # where the next look goes on
 
     async def once(self) -> int:
-        """Returns how many rows were deleted or emptied. Errors: those of the store, RPCError."""
+        """Returns how many rows were deleted or emptied, a chunk of large content counted for 128.
+
+        Errors: those of the store, RPCError.
+        """
         until = time.monotonic() + SECONDS_PER_SWEEP
         deleted = await delete(self._store, until) if self._parts else 0
         for part, days in self._parts:
@@ -72,41 +73,24 @@ class Deletion:
                     self._after.pop(part, None)
                     break
                 self._after[part] = runs[-1]
-        return deleted
+        # Also where everything is kept: content that no run came to use, and that of deleted runs.
+        return deleted + await _batches(self._store.content.delete_unused, until)
 
 
 async def delete(store: Store, until: float) -> int:
     """Returns how many rows of marked runs went before that time of the monotonic clock."""
+    return await _batches(store.retention.delete, until)
+
+
+async def _batches(batch: Callable[[int], Awaitable[int]], until: float) -> int:
     deleted = 0
     while (began := time.monotonic()) < until:
-        rows = await store.retention.delete(ROWS_PER_BATCH)
+        rows = await batch(ROWS_PER_BATCH)
         if rows == 0:
             break
         deleted += rows
         await asyncio.sleep(PAUSE_PER_BATCH * (time.monotonic() - began))
     return deleted
-
-
-def describing(client: Client, store: Store) -> Describe:
-    """Returns a function as `describer`, which refuses resets of runs that retention has reached.
-
-    Their effects would happen a second time: what says that they happened is no longer there.
-    """
-    describe = describer(client)
-
-    async def described(workflow_id: str, run_id: str) -> Execution:
-        found = await describe(workflow_id, run_id)
-        if found.kind == "reset":
-            gone = await store.retention.since(workflow_id, found.first_run_id)
-            if gone is not None:
-                raise refused(
-                    f"retention deleted what this run did, from {gone:%Y-%m-%d %H:%M %Z} on;"
-                    " a reset could repeat its effects",
-                    "Start a new run",
-                )
-        return found
-
-    return described
 
 
 async def _running(store: Store, client: Client, runs: Sequence[Due]) -> set[Due]:

@@ -18,7 +18,7 @@ from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExec
 from temporalio.service import RPCError, RPCStatusCode
 
 from runward.client.settings import SWEEP_EVERY_S_DEFAULT
-from runward.contracts.audit import Record
+from runward.contracts.audit import run_record
 from runward.contracts.errors import RunwardError
 from runward.contracts.runs import EndState
 from runward.contracts.steps import Closing, Run
@@ -154,22 +154,7 @@ async def _last(client: Client, run: Run) -> WorkflowExecutionDescription | None
 
 def _closing(run: Run, found: WorkflowExecutionDescription, state: EndState) -> Closing:
     assert found.status is not None, "an execution that ended has a status"
-    record = Record(
-        kind="run_ended",
-        tenant=run.tenant,
-        user=run.user,
-        session=run.session,
-        run=run.run_id,
-        workflow=run.workflow_id,
-        step="",
-        attempt=0,
-        actor="sweeper",
-        agent=run.agent,
-        action=run.agent,
-        digest="",
-        at=found.close_time or datetime.now(UTC),
-        policy=run.policy,
-        outcome=state,
-    )
+    at = found.close_time or datetime.now(UTC)
+    record = run_record("run_ended", run, action=run.agent, actor="sweeper", at=at, outcome=state)
     reason = f"execution {found.status.name.lower().replace('_', ' ')}"
     return Closing(state, reason, "", record.leaf)

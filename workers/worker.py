@@ -11,25 +11,29 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from importlib.metadata import version
+from importlib import metadata
+from pathlib import Path
 from typing import Any, NoReturn
 
 from temporalio.api.enums.v1 import DescribeTaskQueueMode, TaskQueueType
 from temporalio.api.taskqueue.v1 import PollerInfo, TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
 from temporalio.client import Client
+from temporalio.converter import PayloadCodec
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
-from runward.client.data_converter import DATA_CONVERTER
+from runward.client.codec import converter, load_codec
 from runward.client.labels import registered
-from runward.client.settings import SWEEP_EVERY_S_DEFAULT, temporal_connection
+from runward.client.settings import SWEEP_EVERY_S_DEFAULT, Deployment, temporal_connection
 from runward.contracts import names
-from runward.contracts.errors import ConfigurationError
+from runward.contracts.errors import ConfigurationError, TemporalUnavailable
 from runward.store.pool import Store
 from runward.workers.app import load_app
+from runward.workers.deployment import tell_deployment, versioned
+from runward.workers.health import Health, reached
 from runward.workers.plugin import WORKER_ROLE, RunwardPlugin
 from runward.workers.retention import Retention
 from runward.workers.sizing import machine, sizing
@@ -41,6 +45,7 @@ POLLS_S_MAX = 10.0
 STICKY_TIMEOUT = timedelta(seconds=3)  # how long a run waits for a worker that has died
 HEARTBEAT_THROTTLE_MAX = timedelta(seconds=1)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_AWAY = ("transport error", "transport::Error", "Unavailable", "DeadlineExceeded", "Cancelled")
 _LOG = logging.getLogger("runward.worker")
 
 
@@ -53,25 +58,38 @@ async def run(
     sweep_every_s: float = SWEEP_EVERY_S_DEFAULT,
     retention_content_days: int | None = None,
     retention_steps_days: int | None = None,
+    health_file: Path | None = None,
+    version: Deployment | None = None,
+    codec: str | None = None,
     processes: int = 1,
 ) -> NoReturn:
     """Runs the worker until SIGTERM or SIGINT and ends this process.
 
     `processes` is how many such processes share the machine; this one takes its part of it.
     It ends without the interpreter's own ending, in which native threads of the SDK abort in a few
-    percent of all cases. Errors before it has connected are raised.
+    percent of all cases. Servers that are away at the start are waited for; other errors before it
+    has connected are raised.
     """
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
     plugin = load_app(app)
-    client = await connect(plugin, temporal_address)
-    stop = asyncio.Event()
+    named = None if codec is None else load_codec(codec)
+    stop, health = asyncio.Event(), Health(health_file)
     listen(stop)
+    client = await reached(
+        "temporal", lambda: connect(plugin, temporal_address, codec=named), health, stop
+    )
+    if client is None:
+        leave(0)
     try:
         plugin.database_url = plugin.database_url or database_url
 
         def polls() -> None:
             where = client.service_client.config.target_host
-            print(f"Worker {client.identity} polls {task_queue!r} at {where} for {app}", flush=True)
+            build = f", as build {version.build_id!r} of {version.name!r}" if version else ""
+            print(
+                f"Worker {client.identity} polls {task_queue!r} at {where} for {app}{build}",
+                flush=True,
+            )
 
         if processes == 1:  # of several, their parent says it once
             _LOG.info("sized for this machine: %s", sizing(machine()))
@@ -83,6 +101,8 @@ async def run(
             on_polling=polls,
             sweep_every=timedelta(seconds=sweep_every_s),
             retention=Retention(retention_content_days, retention_steps_days),
+            health=health,
+            version=version,
             processes=processes,
         )
     except BaseException as error:  # noqa: BLE001  whatever it is, nobody above would get it
@@ -90,18 +110,22 @@ async def run(
     leave(0)
 
 
-async def connect(plugin: RunwardPlugin, address: str | None = None) -> Client:
+async def connect(
+    plugin: RunwardPlugin, address: str | None = None, *, codec: PayloadCodec | None = None
+) -> Client:
     """Returns a client with the plugin; what is not given comes from Temporal's own settings."""
     options = temporal_connection(address)
     try:
         return await Client.connect(
             **options,
-            data_converter=DATA_CONVERTER,
+            data_converter=converter(codec),
             plugins=[plugin],
             identity=identity(),
         )
     except (RuntimeError, OSError) as error:
-        raise ConfigurationError(
+        # The SDK has one error for all, with the reason in its text.
+        away = any(word in str(error) for word in _AWAY)
+        raise (TemporalUnavailable if away else ConfigurationError)(
             f"Temporal at {options['target_host']!r}",
             str(error),
             "Start `runward dev`, or set TEMPORAL_ADDRESS",
@@ -118,6 +142,8 @@ async def serve(
     sweep_every: timedelta = SWEEP_EVERY,
     grace: timedelta = GRACE,
     retention: Retention | None = None,
+    health: Health | None = None,
+    version: Deployment | None = None,
     processes: int = 1,
 ) -> None:
     """Polls until `stop` is set, with a sweeper beside it, and returns when it has drained.
@@ -127,9 +153,15 @@ async def serve(
     """
     if plugin.database_url is None:
         raise ConfigurationError("A worker", "Its plugin has no database_url", "Set one")
-    worker = build(client, task_queue=task_queue, grace=grace, processes=processes)
-    async with Store(plugin.database_url, role=WORKER_ROLE, connections_max=2) as store:
-        await store.check_schema()
+    worker = build(client, task_queue=task_queue, grace=grace, version=version, processes=processes)
+    dsn, health = plugin.database_url, health or Health()
+    async with contextlib.AsyncExitStack() as stack:
+        store = await reached(
+            "store", lambda: stack.enter_async_context(_own_store(dsn)), health, stop
+        )
+        if store is None:
+            return
+        steps = plugin.assembly_of(worker).governance.store
         working = asyncio.create_task(worker.run())
         beside = [
             asyncio.create_task(
@@ -137,6 +169,8 @@ async def serve(
             ),
             asyncio.create_task(_tell(client, task_queue, on_polling)),
             asyncio.create_task(_tell_labels(client)),
+            asyncio.create_task(health.watch(store, steps, client)),
+            *([asyncio.create_task(tell_deployment(client, version))] if version else ()),
         ]
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -145,7 +179,16 @@ async def serve(
             for task in (stopping, *beside):
                 task.cancel()
             await asyncio.gather(stopping, *beside, return_exceptions=True)
+            health.drains()
             await _drain(worker, working, grace)
+
+
+@contextlib.asynccontextmanager
+async def _own_store(dsn: str) -> AsyncIterator[Store]:
+    """Yields the store for what stands beside the steps. Errors: as of `check_schema`."""
+    async with Store(dsn, role=WORKER_ROLE, connections_max=2) as store:
+        await store.check_schema()
+        yield store
 
 
 def build(
@@ -153,12 +196,14 @@ def build(
     *,
     task_queue: str,
     grace: timedelta = GRACE,
+    version: Deployment | None = None,
     processes: int = 1,
     **more: Any,
 ) -> Worker:
     """Returns a worker with our settings, sized for one of so many processes on this machine.
 
-    `more` are further options of Temporal's `Worker`.
+    With a `version` it takes what the server routes to that build. `more` are further options of
+    Temporal's `Worker`.
     """
     given: dict[str, Any] = {
         **sizing(machine(), processes).options,
@@ -166,9 +211,11 @@ def build(
         "graceful_shutdown_timeout": grace,
         "sticky_queue_schedule_to_start_timeout": STICKY_TIMEOUT,
         "max_heartbeat_throttle_interval": HEARTBEAT_THROTTLE_MAX,
-        # Both are in the events of every step: the SDK's own would be a hash of 32 characters.
-        "build_id": version("runward"),
     }
+    if version is not None:
+        given["deployment_config"] = versioned(version)
+    else:  # in the events of every step: the SDK's own would be a hash of 32 characters
+        given["build_id"] = metadata.version("runward")
     return Worker(client, **(given | more))
 
 

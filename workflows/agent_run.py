@@ -16,7 +16,7 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from runward.contracts import names
-from runward.contracts.errors import AGENT_ERROR
+from runward.contracts.errors import AGENT_ERROR, OUTPUT_VALIDATION_ERROR
 from runward.contracts.outcomes import (
     AnyOutcome,
     Denied,
@@ -25,28 +25,36 @@ from runward.contracts.outcomes import (
     OverBudget,
     Unknown,
 )
+from runward.contracts.output import OUTPUT_INVALID, InvalidOutput
 from runward.contracts.providers import NO_ANSWER
 from runward.contracts.runs import (
     CloseResult,
     CloseStep,
     EndState,
+    InvalidEnd,
     RunEnd,
     RunInput,
     RunStatus,
     ToolStep,
 )
+from runward.contracts.wire import encode_wire
+from runward.workflows.cancelling import stop_if_cancelled
 from runward.workflows.conversation import Conversation
 from runward.workflows.payloads import raw, read
 from runward.workflows.shown_state import show_state
 
 MODEL_TIMEOUT = timedelta(minutes=10)
 HEARTBEAT_TIMEOUT = timedelta(seconds=10)
+REFUSED_TIMEOUT = timedelta(seconds=60)  # of a tool that is not there: nothing runs
 CLOSE_TIMEOUT = timedelta(seconds=30)
 TOOL_GRACE = timedelta(seconds=30)  # the body is bounded by the tool; this bounds the attempt
+UPGRADE = workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE
 # Unlimited attempts: the store counts a tool's retries, and one attempt would hide a killed worker.
 RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=15))
 
 
+# No versioning_behavior here: Temporal refuses one from a worker without a version. Versioned
+# workers pin by default (workers/deployment.py), and runs move on between two executions.
 @workflow.defn(name=names.AGENT_RUN, sandboxed=False)
 class AgentRun:
     """A run of one agent for one user."""
@@ -75,7 +83,10 @@ class AgentRun:
         while True:
             if workflow.info().is_continue_as_new_suggested():
                 await workflow.wait_condition(workflow.all_handlers_finished)
-                workflow.continue_as_new(raw(talk.carry()))
+                workflow.continue_as_new(
+                    raw(talk.carry()),
+                    initial_versioning_behavior=UPGRADE,
+                )
             if talk.turn >= talk.max_turns:
                 return await self._interrupted(talk, "max_turns_exceeded")
             talk.turn += 1
@@ -87,22 +98,28 @@ class AgentRun:
             if not isinstance(outcome, ModelDone):
                 raise await self._failed(outcome)
             calls = talk.answered(outcome)
-            if not calls:
+            if outcome.invalid is not None:
+                raise self._invalid(outcome, outcome.invalid)
+            if not calls and not outcome.repair:
                 return self._answer(talk, outcome)
+            stop_if_cancelled()
             talk.heard(calls, list(await asyncio.gather(*(self._tool(talk, c) for c in calls))))
 
     async def _model(self, talk: Conversation) -> AnyOutcome:
+        again = False
         while True:
             self._say(f"turn {talk.turn}")
             outcome = await self._step(
                 names.CALL_MODEL,
-                raw(talk.model_step()),
+                raw(talk.model_step(again=again)),
                 step=f"t{talk.turn}.model",
                 within=MODEL_TIMEOUT,
             )
             if not (isinstance(outcome, OverBudget) and outcome.park):
                 return outcome
+            stop_if_cancelled()
             await self._park(outcome)
+            again = True
 
     async def _park(self, outcome: OverBudget) -> None:
         """Waits until somebody raises the budget, or its window turns."""
@@ -121,12 +138,12 @@ class AgentRun:
         self._parked = False
 
     async def _tool(self, talk: Conversation, call: ToolStep) -> AnyOutcome:
-        known = call.name in talk.tools
+        limit = talk.timeout_s(call)
         return await self._step(
-            f"{names.TOOL_PREFIX}{call.name}" if known else names.REFUSED_TOOL,
+            f"{names.TOOL_PREFIX}{call.name}" if limit is not None else names.REFUSED_TOOL,
             raw(call),
             step=f"t{talk.turn}.tool.{call.index}",
-            within=timedelta(seconds=talk.timeout_s(call.name)) + TOOL_GRACE,
+            within=(REFUSED_TIMEOUT if limit is None else timedelta(seconds=limit)) + TOOL_GRACE,
         )
 
     async def _step(
@@ -151,6 +168,18 @@ class AgentRun:
         if done.message is None:
             return talk.end(workflow.now(), ref=done.digest)
         return talk.end(workflow.now(), output=done.message.text)
+
+    def _invalid(self, done: ModelDone, invalid: InvalidOutput) -> ApplicationError:
+        """Returns the failure of a run that its last model step has closed already."""
+        self._say(OUTPUT_INVALID)
+        end = InvalidEnd(invalid=invalid, ref=done.digest)
+        if done.message is not None:
+            end = InvalidEnd(invalid=invalid, output=done.message.text)
+        # As text, which every converter lets through.
+        told = encode_wire(end).decode()
+        return ApplicationError(
+            OUTPUT_INVALID, told, type=OUTPUT_VALIDATION_ERROR, non_retryable=True
+        )
 
     async def _interrupted(self, talk: Conversation, reason: str) -> RunEnd:
         closed = await self._close("interrupted", reason)

@@ -8,6 +8,7 @@ from datetime import datetime
 from runward.contracts.encoding import digest
 from runward.contracts.outcomes import (
     ARGUMENTS_INLINE_BYTES_MAX,
+    NO_TOOL,
     AnyOutcome,
     ModelDone,
     tool_digest,
@@ -21,11 +22,10 @@ from runward.contracts.runs import (
     ToolStep,
     first_message_digest,
 )
-from runward.contracts.transcript import GENESIS, extend
+from runward.contracts.transcript import GENESIS, extend, message_digest
 from runward.contracts.usage import Usage
 
 MAX_TURNS_UNTIL_OPENED = 1  # the first outcome brings the agent's own limit
-TOOL_TIMEOUT_UNTIL_OPENED_S = 60
 
 
 @dataclass(slots=True)
@@ -41,6 +41,8 @@ class Conversation:
     cost: int = 0
     max_turns: int = MAX_TURNS_UNTIL_OPENED
     tools: dict[str, tuple[int, int]] = field(default_factory=dict)
+    limits: tuple[int, ...] = ()  # of the calls of this turn
+    fallback_models: tuple[str, ...] = ()  # that answered, in the order of their first answers
 
     @classmethod
     def begin(cls, start: RunInput, now: datetime) -> Conversation:
@@ -58,6 +60,7 @@ class Conversation:
             carried.cost,
             carried.max_turns,
             carried.tools,
+            fallback_models=carried.fallback_models,
         )
 
     def carry(self) -> RunInput:
@@ -71,24 +74,34 @@ class Conversation:
             started_at=self.started_at,
             max_turns=self.max_turns,
             tools=self.tools,
+            fallback_models=self.fallback_models,
         )
         request = self.request.model_copy(update={"prompt": ""})
         return RunInput(request=request, carried=carried)
 
-    def model_step(self) -> ModelStep:
+    def model_step(self, *, again: bool = False) -> ModelStep:
         """Returns the input of this turn's model step."""
         first = self.turn == 1
         return ModelStep(
-            turn=self.turn, head=self.head, new=self.new, request=self.request if first else None
+            turn=self.turn,
+            head=self.head,
+            new=self.new,
+            request=self.request if first else None,
+            again=again,
         )
 
     def answered(self, done: ModelDone) -> tuple[ToolStep, ...]:
         """Returns the calls that the model asks for, after taking its message and its bill in."""
         if done.opened is not None:
             self.max_turns, self.tools = done.opened.max_turns, done.opened.tools
+        self.limits = done.limits
+        if done.model and done.model not in self.fallback_models:
+            self.fallback_models += (done.model,)
         self.usage += done.counters
         self.cost += done.cost
         self.head = extend(self.head, (*self.new, done.digest))
+        if done.repair_message is not None:
+            self.head = extend(self.head, (message_digest(done.repair_message),))
         self.new = ()
         return self._calls(done)
 
@@ -116,9 +129,13 @@ class Conversation:
             for call, outcome in zip(calls, outcomes, strict=True)
         )
 
-    def timeout_s(self, tool: str) -> int:
-        """Returns the bound of the tool's body in seconds."""
-        return self.tools.get(tool, (TOOL_TIMEOUT_UNTIL_OPENED_S, 0))[0]
+    def timeout_s(self, call: ToolStep) -> int | None:
+        """Returns the bound of the call's body in seconds, None for a tool that is not there."""
+        if self.limits:
+            limit = self.limits[call.index]
+            return None if limit == NO_TOOL else limit
+        known = self.tools.get(call.name)
+        return None if known is None else known[0]
 
     def end(self, now: datetime, *, output: str = "", ref: str = "", reason: str = "") -> RunEnd:
         """Returns the run's end as the workflow's result."""
@@ -131,6 +148,7 @@ class Conversation:
             interruption_reason=reason,
             started_at=self.started_at,
             finished_at=now,
+            fallback_models=self.fallback_models,
         )
 
     def _counters(self) -> tuple[int, int, int, int]:

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 
+from runward.contracts.errors import ConfigurationError
 from runward.contracts.wire import JSON_PLAIN, Wire, decode_wire, encode_wire
 
 
@@ -15,5 +16,20 @@ def raw(value: BaseModel) -> RawValue:
 
 
 def read(kind: type[Wire], value: RawValue) -> Wire:
-    """Returns the value of a payload that `raw` wrote; a ValidationError if it is none."""
-    return decode_wire(kind, value.payload.data)
+    """Returns the value of a payload that `raw` wrote; a ValidationError if it is none.
+
+    A ConfigurationError if a codec encoded it that this process does not have.
+    """
+    return decode_wire(kind, plain(value))
+
+
+def plain(value: RawValue) -> bytes:
+    """Returns the bytes of a payload as we write them; a ConfigurationError if it is encoded."""
+    encoding = value.payload.metadata.get("encoding", b"")
+    if encoding != JSON_PLAIN["encoding"]:
+        raise ConfigurationError(
+            f"A payload in the encoding {encoding.decode(errors='replace')[:100]!r}",
+            "This process has no codec that decodes it",
+            "Give it the codec that encoded it: --codec, RUNWARD_CODEC or connect(codec=...)",
+        )
+    return value.payload.data

@@ -1,0 +1,159 @@
+"""How a run's story and its events are told: a table for people, a line per event in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from runward.cli import output as out
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from rich.tree import Tree as Branch
+
+    from runward.contracts.progress import Progress
+    from runward.contracts.story import RunRow, Story, StoryStep
+
+
+def run_row(run: RunRow) -> dict[str, Any]:
+    """Returns a run as a line of a list."""
+    return {
+        "id": run.workflow_id,
+        "agent": run.agent,
+        "user": run.user,
+        "state": run.state,
+        "started_at": _time(run.opened_at),
+        "ended_at": _time(run.closed_at),
+        "reason": run.reason or None,
+    }
+
+
+def story_rows(story: Story) -> list[dict[str, Any]]:
+    """Returns a line per call: its place, how long and how much, who allowed it, how it ended."""
+    return [_row(one) for one in story.steps]
+
+
+def totals(story: Story) -> str:
+    """Returns what the calls took together."""
+    turns = {one.turn for one in story.steps} - {None}
+    return f"{len(turns)} turns, {story.usage.tokens} tokens, ${story.cost:f}"
+
+
+def as_data(story: Story) -> dict[str, Any]:
+    """Returns the whole story as data, with costs in dollars."""
+    from dataclasses import asdict
+
+    from runward.contracts.runs import usd
+
+    steps = []
+    for one in story.steps:
+        row = asdict(one) | {"turn": one.turn, "seconds": one.seconds}
+        row["cost_usd"] = f"{usd(row.pop('cost')):f}"
+        row["approvals"] = [asked.model_dump(mode="json") for asked in one.approvals]
+        steps.append(row)
+    return asdict(story.run) | {"cost_usd": f"{story.cost:f}", "steps": steps}
+
+
+def event_line(event: Progress) -> str:
+    """Returns an event as a line for people."""
+    return f"{event.at:%H:%M:%S}  {_indent(event)}{' '.join(_words(event))}"
+
+
+async def told(
+    events: AsyncIterator[Progress], run_id: str, output: out.Format
+) -> AsyncIterator[Progress]:
+    """Yields each event once it was told: as data, in a tree on a terminal, else as a line."""
+    if output != "text":
+        async for event in events:
+            out.data(event.model_dump(mode="json"), "jsonl")
+            yield event
+    elif not sys.stdout.isatty():
+        async for event in events:
+            out.answer(event_line(event))
+            yield event
+    else:
+        from rich.live import Live
+
+        tree = Tree(run_id)
+        with Live(tree.root, console=out.console(), auto_refresh=False) as live:
+            async for event in events:
+                tree.add(event)
+                live.update(tree.root, refresh=True)
+                yield event
+
+
+class Tree:
+    """A run's events as a tree that grows on a terminal: its calls, and what became of each."""
+
+    def __init__(self, run_id: str) -> None:
+        from rich.tree import Tree as Branch
+
+        self.root = Branch(out.visible(run_id))
+        self._calls: dict[str, Branch] = {}
+
+    def add(self, event: Progress) -> None:
+        """Puts the event in its place: under its call, or a run's own under the run."""
+        from rich.text import Text
+
+        line = Text(out.visible(event_line(event)))
+        if not event.step:
+            self.root.add(line)
+        elif event.step in self._calls:
+            self._calls[event.step].add(line)
+        else:
+            self._calls[event.step] = self.root.add(line)
+
+
+def _indent(event: Progress) -> str:
+    return "  " if ".tool." in event.step else ""
+
+
+def _words(event: Progress) -> Iterator[str]:
+    what = f"{event.step} {event.name}".strip()
+    match event.kind:
+        case "run_started":
+            yield f"{event.name} started for {event.by}"
+        case "call_started":
+            yield f"{what} began"
+            if event.attempt > 1:
+                yield f"(attempt {event.attempt})"
+        case "call_retried":
+            yield f"{what} will be tried again"
+        case "call_ended":
+            yield f"{what} {event.outcome}"
+        case "approval_requested":
+            yield f"{what} waits for approval {event.approval_id}"
+        case "approval_decided":
+            yield f"{event.step} {event.outcome} by {event.by}"
+        case "run_ended":
+            yield f"{event.name} {event.outcome}"
+
+
+def _row(one: StoryStep) -> dict[str, Any]:
+    return {
+        "call": one.step,
+        "name": one.name,
+        "state": "running" if one.state in ("open", "idle") else one.state,
+        "seconds": None if one.seconds is None else f"{one.seconds:.1f}",
+        "tries": one.tries if one.tries != 1 else None,
+        "tokens": None if one.usage is None else one.usage.tokens,
+        "usd": None if not one.cost else f"{one.cost / 1e9:.6f}",
+        "rule": one.rule or None,
+        "note": "; ".join(_notes(one)) or None,
+    }
+
+
+def _notes(one: StoryStep) -> Iterator[str]:
+    for asked in one.approvals:
+        by = f" by {asked.decided_by}" if asked.decided_by else ""
+        why = f": {asked.reason}" if asked.reason else ""
+        yield f"approval {asked.state}{by}{why}"
+    if one.epoch:
+        yield f"after reset {one.epoch}"
+    if one.reason:
+        yield one.reason
+
+
+def _time(at: Any) -> str | None:
+    return None if at is None else out.moment(at)

@@ -1,0 +1,69 @@
+"""`runward usage`: what users have spent."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runward.cli import output as out
+from runward.cli.caller import Caller, Output, acting
+
+if TYPE_CHECKING:
+    from runward.contracts.story import CapWindow, UserUsage
+
+app = typer.Typer(no_args_is_help=True, help="Print what users have spent")
+
+
+@app.command()
+@acting
+async def show(
+    caller: Caller,
+    who: Annotated[str, typer.Argument(help="The user", metavar="USER")],
+    since: Annotated[
+        datetime | None, typer.Option(help="In UTC; the beginning of this month if left out")
+    ] = None,
+    output: Output = "text",
+) -> None:
+    """Print what a user's models answered, what it cost, and the user's caps
+
+    What was billed for calls that brought no answer counts in the caps only.
+    """
+    from runward.contracts.story import month_begin
+
+    begin = since.replace(tzinfo=UTC) if since else month_begin(datetime.now(UTC))
+    async with caller.reader() as (reader, tenant):
+        found = await reader.usage(tenant, who, begin)
+    if output == "text":
+        out.data(_totals(found), output)
+        out.data([_window(one) for one in found.windows], output)
+    else:
+        out.data(_totals(found) | {"caps": [_window(one) for one in found.windows]}, output)
+
+
+def _totals(found: UserUsage) -> dict[str, Any]:
+    return {
+        "user": found.user,
+        "since": out.moment(found.since),
+        "runs": found.runs,
+        "model_calls": found.calls,
+        "input_tokens": found.usage.input_total,
+        "output_tokens": found.usage.output,
+        "cost_usd": f"{found.cost:f}",
+    }
+
+
+def _window(one: CapWindow) -> dict[str, Any]:
+    from runward.contracts.runs import usd
+
+    def amount(number: int) -> Any:
+        return f"${usd(number):f}" if one.dimension == "cost" else number
+
+    return {
+        "cap": f"{one.dimension} per {one.period}",
+        "limit": amount(one.cap),
+        "spent": amount(one.spent),
+        "held": amount(one.held),
+        "until": out.moment(one.window_end),
+    }

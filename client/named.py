@@ -1,0 +1,58 @@
+"""What users name as `module:name`, such as `shop:app`: the object that the module calls so."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from runward.contracts.errors import ConfigurationError
+
+Named = TypeVar("Named")
+
+
+def named(name: str, kind: type[Named], *, what: str, made: str) -> Named:
+    """Returns the object of that name; modules are found from the current folder, too.
+
+    `what` is the word for it in errors, `made` an expression that makes one. Raises
+    ConfigurationError if there is none. An error inside the module passes as it is, with the
+    traceback that leads to its line.
+    """
+    asked = f"The {what} {name!r}"
+    module_name, _, path = name.partition(":")
+    parts = (*module_name.split("."), *path.split("."))
+    if not all(one.isidentifier() for one in parts):
+        form = f"Name it as module:name, such as shop:{what}"
+        raise ConfigurationError(asked, "That is no name of one", form)
+    found: object = _module(asked, module_name)
+    module = found
+    for one in path.split("."):
+        found = getattr(found, one, None)
+    if isinstance(found, kind):
+        return found
+    holds = f"It has no {path!r}"
+    if found is not None:
+        holds = f"{path!r} is of type {type(found).__name__}, not {kind.__name__}"
+    theirs = [key for key, value in vars(module).items() if isinstance(value, kind)]
+    instead = f"Make one: {what} = {made} in {module_name}"
+    if theirs:
+        instead = "It has " + ", ".join(f"{module_name}:{one}" for one in theirs)
+    raise ConfigurationError(asked, holds, instead)
+
+
+def _module(asked: str, module_name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # found, but something that it imports is missing
+        raise ConfigurationError(
+            asked,
+            f"There is no module {error.name!r} in {here!r} or among the installed packages",
+            "Run it from the folder that holds the module, or install it",
+        ) from error

@@ -1,0 +1,145 @@
+"""A run as a story: its turns and calls, what they cost, who allowed them, what became of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from runward.contracts.approvals import Approval
+from runward.contracts.budget import Dimension, Period, Scope
+from runward.contracts.runs import RunState, usd
+from runward.contracts.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """What the store says of a run; `run_id` is that of its chain's first execution.
+
+    `result_digest` is that of the answer's UTF-8 bytes. `session` and `reason` may be empty.
+    """
+
+    tenant: str
+    run_id: str
+    workflow_id: str
+    user: str
+    agent: str
+    session: str
+    state: str
+    reason: str
+    epoch: int
+    round: int
+    opened_at: datetime
+    closed_at: datetime | None
+    result_digest: str
+    content_gone_at: datetime | None = None  # since then retention deletes what was said
+
+
+@dataclass(frozen=True, slots=True)
+class RunQuery:
+    """Which runs a list shows: those of which all that is given holds, the newest first."""
+
+    user: str | None = None
+    agent: str | None = None
+    state: RunState | None = None
+    session: str | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class StoryStep:
+    """One call. `tries` are the attempts that were admitted; `cost` is in nano-USD.
+
+    `usage` is None where no model answered, and where retention deleted the answer. `rule` decided
+    that it may run; `reason` is why it did not, or failed.
+    """
+
+    step: str
+    epoch: int
+    round: int
+    kind: str
+    name: str
+    state: str
+    tries: int
+    opened_at: datetime
+    closed_at: datetime | None
+    usage: Usage | None = None
+    cost: int = 0
+    rule: str = ""
+    reason: str = ""
+    approvals: tuple[Approval, ...] = ()
+    full: str = ""  # digest of a result that its model saw the beginning of; `run.content` reads it
+
+    @property
+    def turn(self) -> int | None:
+        """Returns the turn of an agent's step, None for an activity of a user's own workflow."""
+        head = self.step.partition(".")[0]
+        return int(head[1:]) if head[:1] == "t" and head[1:].isdigit() else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Returns how long it took, waits for people and retries included; None while it runs."""
+        return None if self.closed_at is None else (self.closed_at - self.opened_at).total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """All that the store knows of a run, in the order in which it happened."""
+
+    run: RunRow
+    steps: tuple[StoryStep, ...]
+
+    @property
+    def cost(self) -> Decimal:
+        """Returns what the recorded answers cost, in dollars."""
+        return usd(sum(one.cost for one in self.steps))
+
+    @property
+    def usage(self) -> Usage:
+        """Returns the tokens of the recorded answers."""
+        total = Usage()
+        for one in self.steps:
+            total += one.usage or Usage()
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class CapWindow:
+    """A cap in one of its windows, costs in nano-USD. `settled` includes what was forfeited."""
+
+    scope: Scope
+    scope_id: str
+    dimension: Dimension
+    period: Period
+    window_start: datetime
+    window_end: datetime
+    cap: int
+    held: int
+    settled: int
+    overrun: int
+
+    @property
+    def spent(self) -> int:
+        """Returns what was charged, beyond the holds too."""
+        return self.settled + self.overrun
+
+
+@dataclass(frozen=True, slots=True)
+class UserUsage:
+    """What a user's models answered since some time, and the user's caps in their newest windows.
+
+    What was billed without an answer that was recorded counts in the windows only.
+    """
+
+    user: str
+    since: datetime
+    runs: int
+    calls: int
+    usage: Usage
+    cost: Decimal
+    windows: tuple[CapWindow, ...]
+
+
+def month_begin(now: datetime) -> datetime:
+    """Returns when the month of that time began."""
+    return now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)

@@ -1,0 +1,94 @@
+"""A run's story and a user's usage, put together from the rows that the steps wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from runward.contracts.approvals import Approval
+from runward.contracts.outcomes import Denied, Failed, ModelDone, ToolDone, Unknown, decode_outcome
+from runward.contracts.runs import usd
+from runward.contracts.story import RunRow, Story, StoryStep, UserUsage
+from runward.contracts.usage import Usage
+from runward.store.approvals import ApprovalStore
+from runward.store.database import Database, Row
+from runward.store.reads import ReadStore
+
+_STEPS = """
+select step, epoch, round, kind, name, state, tries, opened_at, closed_at, outcome
+  from runward.step where tenant = $1 and run_id = $2 order by opened_at, step, epoch"""
+_INTENTS = """
+select leaf from runward.audit_record
+ where tenant = $1 and run_id = $2 and kind = 'intent' order by xact, seq"""
+# Keys of `ModelDone` as it is recorded; what is at its default is not in it.
+_SPENT = """
+with answered as (
+  select s.run_id, case when s.outcome = '' then '{}'
+                        else convert_from(s.outcome, 'UTF8')::jsonb end as o
+    from runward.step s join runward.run r on r.tenant = s.tenant and r.run_id = s.run_id
+   where r.tenant = $1 and r.user_id = $2 and s.kind = 'model' and s.state = 'done'
+     and s.closed_at >= $3)
+select count(distinct run_id) as runs, count(*) as calls,
+       coalesce(sum((o -> 'u' ->> 0)::bigint), 0)::bigint as input,
+       coalesce(sum((o -> 'u' ->> 1)::bigint), 0)::bigint as cache_read,
+       coalesce(sum((o -> 'u' ->> 2)::bigint), 0)::bigint as cache_write,
+       coalesce(sum((o -> 'u' ->> 3)::bigint), 0)::bigint as output,
+       coalesce(sum((o ->> '$')::bigint), 0)::bigint as cost
+  from answered"""
+
+
+class StoryStore:
+    """Queries for people who want to know what a run did, and what a user has spent."""
+
+    def __init__(self, database: Database, reads: ReadStore, approvals: ApprovalStore) -> None:
+        self._database = database
+        self._reads = reads
+        self._approvals = approvals
+
+    async def story(self, run: RunRow) -> Story:
+        """Returns the run's calls in the order in which they began."""
+        asked = await self._approvals.of_run(run.tenant, run.run_id)
+        rows = await self._database.fetch(_STEPS, run.tenant, run.run_id)
+        intents = await self._database.fetch(_INTENTS, run.tenant, run.run_id)
+        said = [json.loads(one["leaf"]) for one in intents]
+        rules = {one["step"]: one.get("rule", "") for one in said}  # that of the last attempt
+        return Story(run, tuple(_step(row, asked, rules) for row in rows))
+
+    async def usage(self, tenant: str, user: str, since: datetime) -> UserUsage:
+        """Returns what the user's models answered since then, and the newest windows of caps."""
+        row = await self._database.row(_SPENT, tenant, user, since)
+        assert row is not None, "an aggregate returns a row"
+        windows = await self._reads.buckets(tenant, scope="user", scope_id=user)
+        newest = {(one.dimension, one.period): one for one in reversed(windows)}
+        return UserUsage(
+            user=user,
+            since=since,
+            runs=row["runs"],
+            calls=row["calls"],
+            usage=Usage(row["input"], row["cache_read"], row["cache_write"], row["output"]),
+            cost=usd(row["cost"]),
+            windows=tuple(sorted(newest.values(), key=lambda one: (one.dimension, one.period))),
+        )
+
+
+def _step(row: Row, asked: Sequence[Approval], rules: Mapping[str, str]) -> StoryStep:
+    outcome = decode_outcome(row["outcome"]) if row["outcome"] else None
+    done = outcome if isinstance(outcome, ModelDone) else None
+    return StoryStep(
+        step=row["step"],
+        epoch=row["epoch"],
+        round=row["round"],
+        kind=row["kind"],
+        name=row["name"],
+        state=row["state"],
+        tries=row["tries"],
+        opened_at=row["opened_at"],
+        closed_at=row["closed_at"],
+        usage=None if done is None else done.counters,
+        cost=0 if done is None else done.cost,
+        rule=rules.get(f"{row['round']}.{row['epoch']}.{row['step']}", ""),
+        reason=outcome.reason if isinstance(outcome, Denied | Failed | Unknown) else "",
+        approvals=tuple(one for one in asked if one.step == row["step"]),
+        full=outcome.full.digest if isinstance(outcome, ToolDone) and outcome.full else "",
+    )

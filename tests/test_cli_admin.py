@@ -1,0 +1,160 @@
+"""Commands for whoever runs the installation: issuers, tickets, settings, doctor, a first app."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from runward.cli.main import app
+from runward.client.keys import KeyFile
+from runward.contracts.identity import Principal
+from runward.testing import Addresses
+
+
+class Shell:
+    """Runs commands in this process, with the settings of one stack."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder = folder
+        self.settings = settings
+
+    def __call__(self, *words: str, **settings: str) -> Result:
+        return CliRunner().invoke(app, words, env={**self.settings, **settings})
+
+    def data(self, *words: str) -> Any:
+        done = self(*words, "-o", "json")
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def runward(
+    tmp_path: Path, servers: Addresses, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Shell]:
+    monkeypatch.chdir(tmp_path)
+    yield Shell(
+        tmp_path,
+        TEMPORAL_ADDRESS=servers.temporal,
+        RUNWARD_DATABASE_URL=database_url,
+        RUNWARD_KEY_FILE=str(tmp_path / "my.key"),
+    )
+
+
+def failed(done: Result) -> str:
+    """Returns the message of the error that ended the command."""
+    assert done.exception is not None
+    return str(done.exception)
+
+
+def test_a_key_is_made_registered_listed_and_revoked(runward: Shell) -> None:
+    made = runward.data("issuers", "add", "my.key", "--create", "--tenant", "acme", "--role", "*")
+    assert (made["tenants"], made["roles"], made["operations"]) == (
+        ["acme"],
+        ["*"],
+        ["start", "decide"],
+    )
+    who = runward.data("whoami", "--as", "ada", "--tenant", "acme")
+    assert (who["kid"], who["key_is"]) == (made["kid"], "registered for acme")
+
+    assert "--yes" in runward("issuers", "revoke", made["kid"]).output
+    assert runward("issuers", "revoke", made["kid"], "--yes").exit_code == 0
+    (listed,) = [one for one in runward.data("issuers", "list") if one["kid"] == made["kid"]]
+    assert listed["revoked"]
+    assert runward.data("whoami", "--as", "ada", "--tenant", "acme")["key_is"] == "revoked"
+    assert "None of that id" in failed(runward("issuers", "revoke", "nobody", "--yes"))
+
+
+def test_no_key_is_made_where_it_could_not_be_registered(runward: Shell) -> None:
+    words = ("issuers", "add", "my.key", "--create", "--tenant", "acme")
+    assert "It is no DSN" in failed(runward(*words, RUNWARD_DATABASE_URL="none"))
+    assert "start or decide" in runward(*words, "--operation", "admin").output
+    assert not (runward.folder / "my.key").exists()
+
+
+def test_a_ticket_says_what_it_is_good_for(runward: Shell) -> None:
+    runward.data("issuers", "add", "my.key", "--create", "--tenant", "acme")
+    key = KeyFile("my.key")
+    ada = Principal("acme", "ada")
+    said = runward.data("ticket", "inspect", key.ticket(ada, "start", subject="w-1", digest="d"))
+    assert (said["user"], said["tenant"], said["operation"], said["for"]) == (
+        "ada",
+        "acme",
+        "start",
+        "w-1",
+    )
+    other = key.ticket(Principal("globex", "eve"), "start", subject="w-1", digest="d")
+    assert "may not speak for that tenant" in failed(runward("ticket", "inspect", other))
+    assert "not a signed token" in failed(runward("ticket", "inspect", "hello"))
+
+
+def test_settings_are_listed_with_their_origin_and_without_secrets(runward: Shell) -> None:
+    (runward.folder / "runward.toml").write_text('task_queue = "mine"\nuser = "file"\n')
+    done = runward("config", "list", "--show-origin", "-o", "json", RUNWARD_USER="ada")
+    found = {one["name"]: (one["value"], one["origin"]) for one in json.loads(done.stdout)}
+    assert found["user"] == ("ada", "RUNWARD_USER")
+    assert found["task_queue"] == ("mine", "runward.toml")
+    assert found["tenant"] == (None, "default")
+    assert found["database_url"] == ("(set, not shown)", "RUNWARD_DATABASE_URL")
+    assert found["temporal address"][1] == "TEMPORAL_ADDRESS"
+    assert runward.settings["RUNWARD_DATABASE_URL"] not in done.stdout
+
+
+def test_a_healthy_installation_has_nothing_that_fails(runward: Shell) -> None:
+    runward.data("issuers", "add", "my.key", "--create", "--tenant", "acme")
+    found = {one["name"]: one for one in runward.data("doctor", "--tenant", "acme")}
+    assert {one["name"] for one in found.values() if one["state"] == "fail"} == set()
+    for name in ("address", "temporal", "namespace", "database", "clock", "issuer", "disk"):
+        assert found[name]["state"] == "ok", found[name]
+    assert found["workers"]["state"] == "warn"  # nobody polls this queue
+
+
+@pytest.mark.parametrize(
+    ("settings", "check", "fix"),
+    [
+        ({"TEMPORAL_ADDRESS": "no.such.host.invalid:7233"}, "address", "TEMPORAL_ADDRESS"),
+        ({"TEMPORAL_NAMESPACE": "nowhere"}, "namespace", "namespace create"),
+        ({"RUNWARD_DATABASE_URL": "postgresql://127.0.0.1:1/d"}, "database", None),
+        ({"RUNWARD_KEY_FILE": "none.key"}, "issuer", None),
+        ({"RUNWARD_CODEC": "no_codec:codec"}, "codec", None),
+    ],
+)
+def test_what_is_wrong_is_named(
+    runward: Shell, settings: dict[str, str], check: str, fix: str | None
+) -> None:
+    done = runward("doctor", "-o", "json", **settings)
+    assert done.exit_code == 1
+    found = {one["name"]: one for one in json.loads(done.stdout)}
+    assert found[check]["state"] == "fail"
+    assert fix is None or fix in found[check]["fix"]
+
+
+async def test_an_old_schema_is_named(empty_database_url: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "runward.cli.main", "doctor", "-o", "json"]
+    words += ["--database-url", empty_database_url, "--key-file", str(tmp_path / "none.key")]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)  # noqa: ASYNC221
+    found = {one["name"]: one for one in json.loads(done.stdout)}
+    assert (done.returncode, found["database"]["fix"]) == (1, "runward db migrate")
+
+
+def test_a_first_app_is_made_once(runward: Shell) -> None:
+    assert runward("init", "shop").exit_code == 0
+    folder = runward.folder / "shop"
+    assert sorted(one.name for one in folder.iterdir()) == ["app.py", "test_app.py"]
+    text = (folder / "app.py").read_text()
+    assert "There is a app.py already" in failed(runward("init", "shop"))
+    assert (folder / "app.py").read_text() == text
+
+
+def test_a_first_app_can_be_loaded(runward: Shell) -> None:
+    runward("init", "shop")
+    shop = runward.folder / "shop"
+    words = [sys.executable, "-m", "runward.cli.main", "tools", "list", "--app", "app:app"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=shop, check=True)
+    assert [one.split("\t")[0] for one in done.stdout.splitlines()] == ["lookup_order", "refund"]
