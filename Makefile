@@ -9,7 +9,7 @@ STAMP := .venv/.runward-setup
 UV = $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs bench clean
+.PHONY: help setup demo test ui lint docs bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,17 @@ demo: setup ## run the demonstration, start to finish, on this machine
 
 test: setup ## run the tests
 	$(RUN) -m pytest -n 4 -q $(ARGS)
+
+# Not a part of `make test`: it needs a browser. The picture in the documentation is made anew by
+# make ui ARGS="--screenshot docs/waiting-run.png"
+ui: setup ## read runs in Temporal's UI, with Chromium
+	@command -v chromium >/dev/null || \
+		{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -q && \
+		apt-get install -q -y --no-install-recommends chromium fonts-dejavu-core; } || \
+		{ echo 'make ui needs Chromium, and `chromium` is not on the PATH.' >&2; \
+		echo 'Install it, on Debian with: apt-get install chromium' >&2; exit 1; }
+	$(UV) sync --frozen --inexact --group ui
+	$(RUN) -m pytest -q tests/ui $(ARGS)
 
 # Scripts import what stands beside them, so they are checked under their bare names.
 lint: setup ## check style, types and the directions of imports

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -105,8 +106,8 @@ class ModelCall:
         if agent is None and step.turn > 1:  # another release's worker has it, or the run waits
             raise Later(f"{run.agent}: this worker has no such agent. Run one that has it")
         if agent is None:
-            return Facts("model", run.agent, named, problem=f"{run.agent}: unknown agent",
-                         parent=_parent(step))  # fmt: skip
+            problem = f"{run.agent}: unknown agent{_nearest(run.agent, self._agents)}"
+            return Facts("model", run.agent, named, problem=problem, parent=_parent(step))
         chosen = await self._choice.of(agent, run, call, again=step.again)
         price = self._price_of(chosen.model)
         problem = "" if price is not None else f"price_unknown: {chosen.model}"
@@ -239,6 +240,11 @@ def _step(call: Call) -> ModelStep:
     if call.step != f"t{step.turn}.model" or (step.turn == 1) != (step.request is not None):
         raise Forged("a model step under another step's id")
     return step
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    found = get_close_matches(name, known, n=1)
+    return f". Did you mean {found[0]!r}?" if found else ""
 
 
 def _parent(step: ModelStep) -> Parent:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from runward.contracts import names
 from runward.contracts.agents import Agent
 from runward.contracts.providers import ModelError
-from runward.contracts.shapes import BodyFailed, Call
+from runward.contracts.shapes import BodyFailed, Call, Onward
 from runward.contracts.steps import Run, StepKey
-from runward.contracts.tries import Onward, Tried
+from runward.contracts.tries import Tried
 from runward.contracts.usage import Price
 
 PriceOf = Callable[[str], Price | None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, NamedTuple
 
+import orjson
 from pydantic_core import to_json
 
 from runward.contracts.content import CONTENT_BYTES_MAX, Content
@@ -17,6 +18,13 @@ from runward.contracts.outcomes import Failed, Ref, ToolDone
 RESULT_SHOWN_BYTES_MAX = 1024 * 1024  # a quarter of a million tokens, more than most models take
 RESULT_BYTES_MAX = CONTENT_BYTES_MAX
 CUT_BYTES = 32 * 1024  # of a longer result; some 8,000 tokens, enough to see what it is
+# orjson writes into the bytes that it returns, and pydantic into a buffer that it then copies. It
+# gets what both write alike.
+_PLAIN = (
+    orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
 _CHARS_SURELY_SHOWN = RESULT_SHOWN_BYTES_MAX // 4  # a character has at most four bytes
 
 
@@ -29,7 +37,12 @@ class Cut(NamedTuple):
 
 def encoded(value: Any) -> str | bytes:
     """Returns a result as text, or as JSON; what pydantic cannot encode raises its error."""
-    return value if isinstance(value, str) else to_json(value)
+    if isinstance(value, str):
+        return value
+    try:
+        return orjson.dumps(value, option=_PLAIN)
+    except orjson.JSONEncodeError:  # models, dates and whatever else pydantic knows how to write
+        return to_json(value)
 
 
 async def shown(tool: str, text: str | bytes) -> ToolDone | Cut | Failed:

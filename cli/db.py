@@ -22,7 +22,7 @@ def migrate(database_url: DatabaseUrl = None, output: Output = "text") -> None:
     where = dsn(database_url)
     from runward.store import migrate as migrations
 
-    out.data(_as_data(finish(_reached(migrations.migrate(where)))), output)
+    out.data(_as_data(finish(_reached(migrations.migrate(where), where))), output)
 
 
 @app.command()
@@ -31,7 +31,7 @@ def status(database_url: DatabaseUrl = None, output: Output = "text") -> None:
     where = dsn(database_url)
     from runward.store import migrate as migrations
 
-    found = finish(_reached(migrations.status(where)))
+    found = finish(_reached(migrations.status(where), where))
     out.data(_as_data(found), output)
     if found.pending:
         raise typer.Exit(out.EXIT_FAILED)
@@ -57,15 +57,18 @@ def _as_data(found: Status) -> dict[str, Any]:
     return {"applied": list(found.applied), "pending": list(found.pending)}
 
 
-async def _reached(work: Awaitable[Status]) -> Status:
-    """Returns what the work returns; its errors do not say where they looked for the store."""
+async def _reached(work: Awaitable[Status], where: str) -> Status:
+    """Returns what the work returns; the driver's errors do not say where they looked."""
     from runward.contracts.errors import ConfigurationError
+    from runward.store.database import FAILURES, place
 
     try:
         return await work
-    except OSError as error:
+    except FAILURES as error:
         raise ConfigurationError(
-            "The store", str(error), "Start it, or correct RUNWARD_DATABASE_URL"
+            f"The store at {place(where)}",
+            str(error) or "It did not answer in time",
+            "Start it, or correct RUNWARD_DATABASE_URL",
         ) from error
 
 

@@ -95,5 +95,10 @@ def init(
         )
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in FILES.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        try:
+            (folder / name).write_text(text, encoding="utf-8")
+        except OSError as error:
+            for one in FILES:  # both or none: with one of them there, a second try is refused
+                (folder / one).unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(folder / name)) from error
     out.note(NEXT.format(files=" and ".join(str(folder / name) for name in FILES)))

@@ -61,22 +61,21 @@ def add(
     wrong = sorted(set(operation or ()) - set(OPERATIONS))
     if wrong:
         raise typer.BadParameter(f"--operation {wrong[0]}: say {' or '.join(OPERATIONS)}")
-    where = dsn(database_url)  # before a key is made that nobody could register
-    key = KeyFile.create(key_file) if create else KeyFile(key_file)
-    issuer = Issuer(
-        key.kid,
-        key.public_key,
-        tuple(tenant),
-        tuple(role or ()),
-        tuple(operation or OPERATIONS),
-    )
 
-    async def work() -> None:
-        async with _issuers(where) as issuers:
+    async def work() -> Issuer:
+        async with _issuers(database_url) as issuers:  # before a key that nobody could register
+            key = KeyFile.create(key_file) if create else KeyFile(key_file)
+            issuer = Issuer(
+                key.kid,
+                key.public_key,
+                tuple(tenant),
+                tuple(role or ()),
+                tuple(operation or OPERATIONS),
+            )
             await issuers.add(issuer)
+        return issuer
 
-    finish(work())
-    out.data(_row(issuer), output)
+    out.data(_row(finish(work())), output)
 
 
 @app.command()

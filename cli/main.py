@@ -59,10 +59,11 @@ def root(
 def main() -> None:
     """Runs the command line: 0 done, 1 failed, 2 wrong usage; others are in `output.py`."""
     code = 0
+    output.prepare()
     try:
         app()
     except SystemExit as ended:  # how Typer ends, whatever became of the command
-        code = ended.code if isinstance(ended.code, int) else 0
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except Exception as error:
         if not output.expected(error):
             raise

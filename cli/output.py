@@ -7,12 +7,14 @@ screen, and bidirectional marks could show an approver something else than what 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
 import typer
@@ -37,14 +39,14 @@ _SAID = ("runward.", "temporalio.", "asyncpg.")
 def data(value: Row | Sequence[Row], output: Format) -> None:
     """Prints data: as JSON, or for people one line per field, or a table of rows."""
     if output == "json":
-        print(visible(_json(value, indent=2), keep="\n"))
+        _print(_json(value, indent=2))
     elif output == "jsonl":
         for row in [value] if isinstance(value, Mapping) else value:
-            print(visible(_json(row)), flush=True)  # whoever reads a stream reads it now
+            _print(_json(row), flush=True)  # whoever reads a stream reads it now
     elif isinstance(value, Mapping):
         width = max(map(len, value), default=0)
         for key, item in value.items():
-            print(f"{key.replace('_', ' '):<{width}}  {_cell(item)}")
+            _print(f"{key.replace('_', ' '):<{width}}  {_cell(item)}")
     elif value:
         _table(value)
 
@@ -56,7 +58,7 @@ def moment(at: datetime) -> str:
 
 def answer(text: str) -> None:
     """Prints an answer as it is; on a terminal without what could drive the terminal."""
-    print(visible(text, keep="\n\t") if sys.stdout.isatty() else text)
+    _print(visible(text, keep="\n\t") if sys.stdout.isatty() else text)
 
 
 def note(text: str) -> None:
@@ -66,9 +68,9 @@ def note(text: str) -> None:
 
 def failure(error: BaseException) -> None:
     """Says what went wrong, in one message."""
-    text = str(error) or type(error).__name__
-    code = getattr(error, "code", None)
-    _say(f"Error: {text}" + (f" [{code}]" if isinstance(code, str) else ""), "31")
+    from runward.contracts.errors import said
+
+    _say(said(error), "31")
 
 
 def exit_code(error: BaseException) -> int:
@@ -83,18 +85,40 @@ def expected(error: BaseException) -> bool:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process with that exit code.
+    """Ends the process with that exit code, or as failed if its output did not arrive.
 
     Where the Temporal SDK is loaded, without the interpreter's own ending: in that, threads of the
     SDK abort every now and then, and a command that succeeded would exit with 134.
     """
-    if "temporalio" not in sys.modules:
+    arrived = False
+    try:
+        sys.stdout.flush()
+        arrived = True
+    except BrokenPipeError:  # whoever read it has gone, and needs no word
+        code = code or EXIT_FAILED
+    except OSError as error:
+        if not code:  # else it has been said
+            failure(_lost(error))
+        code = code or EXIT_FAILED
+    if arrived and "temporalio" not in sys.modules:
         sys.exit(code)
     logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-            stream.flush()
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+        sys.stderr.flush()
     os._exit(code)
+
+
+def prepare() -> None:
+    """Makes the streams such that no text and no caller can break them.
+
+    What the terminal's encoding lacks is printed as \\u20ac, as Python does on stderr; a stream
+    that the caller closed is read as empty and written to nowhere.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def visible(text: str, *, keep: str = "") -> str:
@@ -110,8 +134,30 @@ def coloured(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def _print(text: str, *, flush: bool = False) -> None:
+    try:
+        print(text, flush=flush)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _lost(error) from error
+
+
+def _lost(error: OSError) -> Exception:
+    from runward.contracts.errors import ConfigurationError
+
+    return ConfigurationError(
+        "The output", error.strerror or "It cannot be written", "Write it to another place"
+    )
+
+
 def _json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+    """Returns JSON in what stdout can hold; what does not print is escaped as JSON does it."""
+    unicode = (sys.stdout.encoding or "").lower() in ("utf-8", "utf8")
+    text = json.dumps(value, ensure_ascii=not unicode, indent=indent, default=str)
+    return "".join(
+        one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text
+    )
 
 
 def console() -> Console:
@@ -132,7 +178,8 @@ def confirm(question: str, yes: bool) -> None:
 
 def _say(text: str, style: str) -> None:
     text = visible(text, keep="\n\t")
-    print(f"\x1b[{style}m{text}\x1b[0m" if coloured(sys.stderr) else text, file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody can be told
+        print(f"\x1b[{style}m{text}\x1b[0m" if coloured(sys.stderr) else text, file=sys.stderr)
 
 
 def _table(rows: Sequence[Row]) -> None:
@@ -140,7 +187,7 @@ def _table(rows: Sequence[Row]) -> None:
     heads = list(rows[0])
     if not sys.stdout.isatty():
         for row in rows:
-            print("\t".join(_cell(row[head]) for head in heads))
+            _print("\t".join(_cell(row[head]) for head in heads))
         return
     # Here and not above: most commands print no table, and rich costs 0.1 s.
     from rich.table import Table

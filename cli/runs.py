@@ -42,8 +42,9 @@ async def start(
     output: Output = "text",
 ) -> None:
     """Start a run and print its id"""
+    text = _text(prompt)
     async with caller.client() as client:
-        run = await client.start(agent, _text(prompt), key=key, session_id=session)
+        run = await client.start(agent, text, key=key, session_id=session)
     if output == "json":
         out.data({"id": run.id}, output)
     else:
@@ -62,8 +63,9 @@ async def execute(
     output: Output = "text",
 ) -> None:
     """Start a run, wait for its end, and print its answer"""
+    text = _text(prompt)
     async with caller.client() as client:
-        run = await client.start(agent, _text(prompt), key=key, session_id=session)
+        run = await client.start(agent, text, key=key, session_id=session)
         out.note(f"Running {run.id}. Ctrl-C leaves it running: `runward runs result {run.id}`")
         await _result(run, wait_s, output)
 
@@ -283,4 +285,16 @@ def _usd(nano: int) -> str:
 
 
 def _text(prompt: str) -> str:
-    return sys.stdin.read() if prompt == "-" else prompt
+    """Returns the prompt; bytes that are no text here are refused, not replaced."""
+    from runward.contracts.errors import RequestRefused
+
+    try:
+        text = sys.stdin.read() if prompt == "-" else prompt
+        text.encode()  # what Python could not decode on the command line is in it as surrogates
+    except UnicodeError:
+        raise RequestRefused(
+            "The prompt",
+            f"It is no text in this terminal's encoding, {sys.stdin.encoding}",
+            "Write it in that, or set another locale, such as LC_ALL=C.UTF-8",
+        ) from None
+    return text

@@ -80,6 +80,7 @@ def worker(
     With --deployment and --build-id runs end on the build that they began on. New runs come to this
     one after: temporal worker deployment set-current-version --deployment-name NAME --build-id ID
     """
+    count = number_of(processes)
     options = checked(
         app,
         database_url=database_url,
@@ -90,7 +91,6 @@ def worker(
         health_file=health_file,
         codec=codec,
     )
-    count = number_of(processes)
     if count == 1 or of:
         from runward.workers.worker import run
 

@@ -61,14 +61,18 @@ class KeyFile:
         try:
             # O_EXCL: a key that something is signed with is never overwritten.
             handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    file.write(json.dumps(jwk, indent=2) + "\n")
+            except OSError:
+                target.unlink()  # half a key is none, and its name would be taken
+                raise
         except OSError as error:
             raise ConfigurationError(
                 f"KeyFile.create({str(target)!r})",
                 error.strerror or "The file cannot be written",
-                "Name a new file in a folder that exists",
+                "Name a new file in a folder that exists and has room",
             ) from error
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(jwk, indent=2) + "\n")
         return cls(target)
 
     @property

@@ -30,9 +30,9 @@ from runward.client.confirmation import (
     Origin,
     invalid_end,
 )
+from runward.client.events import events
 from runward.client.reader import Reader, needs_reader
 from runward.client.resetting import reset_before
-from runward.client.watching import events
 from runward.contracts import names
 from runward.contracts.agents import Agent
 from runward.contracts.approvals import Approval, ApprovalRequest

@@ -126,6 +126,7 @@ class ActingClient:
                 memo={names.REQUEST_DIGEST_MEMO: request.digest, **labels.memo},
                 search_attributes=labels.search_attributes,
                 static_summary=name,
+                static_details=_details(self.principal, tags, workflow_id),
                 priority=Priority(fairness_key=tags.tenant(self.principal)),
                 rpc_timeout=START_TIMEOUT,
             )
@@ -227,6 +228,14 @@ class ActingClient:
                 "Use one key per request",
             )
         return found.raw_description.workflow_execution_info.first_run_id
+
+
+def _details(principal: Principal, tags: Tags, workflow_id: str) -> str:
+    """Returns what Temporal's UI says of the run from its start on: tags, never names."""
+    return (
+        f"for user `{tags.user(principal)}` of tenant `{tags.tenant(principal)}`\n\n"
+        f"its story: `runward runs show {workflow_id}`"
+    )
 
 
 def run_workflow_id(principal: Principal, key: str | None, tags: Tags | None = None) -> str:

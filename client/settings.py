@@ -19,7 +19,6 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
-from temporalio.envconfig import ClientConfig
 
 from runward.contracts import names
 from runward.contracts.errors import ConfigurationError
@@ -160,6 +159,9 @@ def temporal_connection(
 
     `default` is the address where none of them has one; with None that is an error.
     """
+    # Here and not above: whoever reads the store only need not load Temporal's SDK.
+    from temporalio.envconfig import ClientConfig
+
     try:
         found: dict[str, Any] = {**ClientConfig.load_client_connect_config(profile)}
     except (RuntimeError, OSError, ValueError) as error:

@@ -13,11 +13,11 @@ from runward.contracts.encoding import digest, digest_of
 from runward.contracts.errors import ConfigurationError
 from runward.contracts.output import Output, OutputType, output_of
 from runward.contracts.tools import Tool
-from runward.contracts.tries import MODEL_RETRIES_DEFAULT
 
 INSTRUCTIONS_BYTES_MAX = 1024 * 1024
 MAX_TURNS_DEFAULT = 50
 MAX_OUTPUT_TOKENS_DEFAULT = 4096
+MODEL_RETRIES_DEFAULT = 30  # with the waits between them, an outage of some seven minutes
 MAX_CALLS_PER_TURN_DEFAULT = 64  # each is an activity, and a model can write hundreds
 MAX_CALLS_PER_TURN_MAX = 1000  # Temporal lets 2,000 activities of a workflow be pending
 MODEL_RETRIES_MAX = 10_000

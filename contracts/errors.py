@@ -14,6 +14,7 @@ RunwardError
 
 from __future__ import annotations
 
+import errno
 from typing import Any, ClassVar, NamedTuple
 
 # Type strings of ApplicationErrors, which survive the way through Temporal's history.
@@ -29,14 +30,24 @@ OUTPUT_VALIDATION_ERROR = "runward.OutputValidationError"
 
 PROBLEMS_SHOWN = 5  # in the text of an OutputValidationError
 
+_ROOM = "Make room there, or name another place"
+_RIGHT = "Give this user the right to it, or name another place"
+_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _RIGHT),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "Name another"),
+}
+
 
 class RunwardError(Exception):
     """An error in three parts: what was asked, what holds, what to do instead.
 
-    `code` is stable: docs/errors has a page for each.
+    `code` is stable: docs/errors has a page for each. `traceback` is that of a user's own module,
+    without our frames, where that module is what raised.
     """
 
     code: ClassVar[str] = "RW-ERROR"
+    traceback: str = ""
 
     def __init__(self, asked: str, holds: str = "", instead: str = "") -> None:
         self.asked, self.holds, self.instead = asked, holds, instead
@@ -127,3 +138,20 @@ class OutputValidationError(AgentError):
             + (f" and {more} more" if more > 0 else ""),
             "Read .received, .problems and .expected; clearer instructions or a simpler type help",
         )
+
+
+def said(error: BaseException) -> str:
+    """Returns what a command prints when it ends with this error: one message, with its code.
+
+    Before it comes the traceback of a user's own module, if that raised.
+    """
+    code = f" [{error.code}]" if isinstance(error, RunwardError) else ""
+    traceback = error.traceback if isinstance(error, RunwardError) else ""
+    return f"{traceback}Error: {_text(error)}{code}"
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno in _ADVICE:
+        place = "" if error.filename is None else repr(str(error.filename))
+        return str(RunwardError(place, error.strerror or "", _ADVICE[error.errno]))
+    return str(error) or type(error).__name__

@@ -18,7 +18,6 @@ from runward.contracts.outcomes import AnyOutcome
 from runward.contracts.runs import RunRequest
 from runward.contracts.steps import Parent, Run, StepKind, TranscriptRow
 from runward.contracts.tools import Tool
-from runward.contracts.tries import Onward
 
 
 class Call(NamedTuple):
@@ -100,6 +99,13 @@ class Later(Exception):
 
 class Forged(Exception):
     """The input does not fit the step that it came under: no workflow of ours wrote it."""
+
+
+class Onward(NamedTuple):
+    """The agent's model at this place is asked instead."""
+
+    place: int
+    model: str
 
 
 class BodyFailed(Exception):

@@ -6,13 +6,11 @@ also count waits, and begin again with a re-call.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from runward.contracts.shapes import BodyFailed
-    from runward.contracts.steps import StepKind
+from runward.contracts.shapes import BodyFailed, Onward
+from runward.contracts.steps import StepKind
 
-MODEL_RETRIES_DEFAULT = 30  # with the waits between them, an outage of some seven minutes
 TRIES_BEFORE_FALLBACK = 3  # of a model that others stand behind: there an outage moves on quickly
 UNREADABLE_TRIES_MAX = 3  # a gateway's error page passes; each try may have been billed
 WAIT_S_MAX = 15.0  # our own; a provider may ask for more
@@ -37,13 +35,6 @@ class Again(NamedTuple):
     """The same is tried once more, after this wait."""
 
     wait_s: float
-
-
-class Onward(NamedTuple):
-    """The agent's model at this place is asked instead."""
-
-    place: int
-    model: str
 
 
 def after(failed: BodyFailed, kind: StepKind, retries: int, tried: Tried) -> Again | Onward | None:

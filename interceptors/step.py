@@ -43,6 +43,7 @@ from runward.contracts.shapes import (
     Ended,
     Forged,
     Later,
+    Onward,
     Shape,
     Step,
 )
@@ -65,7 +66,7 @@ from runward.contracts.steps import (
     StepState,
     Wait,
 )
-from runward.contracts.tries import Onward, Tried, after
+from runward.contracts.tries import Tried, after
 from runward.interceptors import answers
 from runward.interceptors.approvals import Approvals
 from runward.interceptors.audit import Audit, step_record
@@ -307,8 +308,12 @@ class GovernedStep(ActivityInboundInterceptor):
             await _finish(self._stored(attempt.run, ended.large))
         outcome = cast(Final, ended.outcome)
         state = _STATES.get(type(outcome), "done")
+        rule = attempt.draft.rule if state == "denied" else ""  # others have it in their intent
         sealed, leaf = seal(
-            outcome, lambda name: step_record("outcome", attempt, outcome=state, result=name).leaf
+            outcome,
+            lambda name: (
+                step_record("outcome", attempt, rule=rule, outcome=state, result=name).leaf
+            ),
         )
         closed = await self._closed(
             Close(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from itertools import islice
 from typing import Any, TypeVar, get_type_hints
 
 from temporalio import workflow
@@ -27,6 +28,7 @@ from runward.workflows.shown_state import show_state
 DECIDE_TIMEOUT = timedelta(seconds=30)
 DECIDE_RETRY = RetryPolicy(maximum_interval=timedelta(seconds=15))
 DECISIONS_BEFORE_REQUEST_MAX = 1000
+SHOWN_MAX = 10  # requests in Temporal's UI, of those that one execution waits for
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -44,6 +46,8 @@ class Waiting:
     def __init__(self) -> None:
         self._pending: dict[str, ApprovalRequest] = {}
         self._decided: set[str] = set()
+        self._said = ""  # the workflow's own details, below which stands what is waited for
+        self._shown = ""
         self.resets = 0  # of this execution's history, the same in every replay
 
     def listen(self) -> None:
@@ -67,13 +71,13 @@ class Waiting:
         if self.resets != resets:
             return
         self._pending[request.id] = request
-        workflow.set_current_details(f"waiting for approval of {request.title}")
+        self._show()
         show_state("waiting")
         try:
             await workflow.wait_condition(
                 lambda: request.id in self._decided or self.resets != resets,
                 timeout=max(request.expires_at - workflow.now(), timedelta(seconds=1)),
-                timeout_summary=f"approval of {request.title} expires",
+                timeout_summary=f"approval expires: {request.title}",
             )
         except TimeoutError:
             pass  # the step asks the store again, which records the expiry
@@ -86,8 +90,17 @@ class Waiting:
         del self._pending[request.id]
         # A decision wakes once. What it is worth the store says, and may ask again.
         self._decided.discard(request.id)
+        self._show()
         if not self._pending:
             show_state(None)
+
+    def _show(self) -> None:
+        """Shows what is waited for in Temporal's UI, below what the workflow says; no event."""
+        details = workflow.get_current_details()
+        if details != self._shown:
+            self._said = details
+        self._shown = self._said + _waiting_for(self._pending)
+        workflow.set_current_details(self._shown)
 
     def _check_update(self, value: RawValue) -> None:
         decision = _decision(value)
@@ -128,6 +141,18 @@ class Waiting:
     def _on_query(self) -> RawValue:
         rows = b",".join(encode_wire(one) for one in self._pending.values())
         return _raw(b"[" + rows + b"]")
+
+
+def _waiting_for(pending: Mapping[str, ApprovalRequest]) -> str:
+    # Temporal's UI makes the frame too low by a line of text, so the last one is empty.
+    told = [
+        f"\n\n**Waiting for approval** until {one.expires_at:%Y-%m-%d %H:%M} UTC"
+        f"\n\n{one.title}\n\n`runward approvals show {one.id}`"
+        for one in islice(pending.values(), SHOWN_MAX)
+    ]
+    if len(pending) > SHOWN_MAX:
+        told.append(f"\n\nand {len(pending) - SHOWN_MAX} more")
+    return "".join([*told, "\n\n\N{NO-BREAK SPACE}"]) if told else ""
 
 
 def _decision(value: RawValue) -> Decision:

@@ -127,7 +127,8 @@ class _Outbound(WorkflowOutboundInterceptor):
             stop_if_cancelled()
             await self._waiting.until_decided(outcome.request, resets)
             resets = self._waiting.resets
-            handle = super().start_activity(self._headed(input, outcome.request.id))
+            again = replace(input, summary=f"{input.summary} · again")
+            handle = super().start_activity(self._headed(again, outcome.request.id))
 
     async def _foreign(
         self, input: StartActivityInput, handle: workflow.ActivityHandle[Any], resets: int

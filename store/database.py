@@ -41,6 +41,7 @@ _WORN_OUT = (asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError)
 _BUSY = ("55P03", "40P01", "40001")  # lock_not_available, deadlock_detected, serialization_failure
 _AWAY = ("08", "53", "57", "58")  # connection, resources, operator intervention, system
 _READ_ONLY = "25006"  # a standby, or what was the primary before a failover: a matter of time
+_MIGRATE = "Run `runward db migrate` and check the role"
 _SETUP = ("28", "3D", "3F", "42")  # authorization, no such database or schema, no such object
 
 
@@ -67,9 +68,7 @@ def translate(error: BaseException, *, store: str = "the store") -> RunwardError
     if kind == "away":
         return StoreUnavailable(store, f"It did not answer ({state})", "Try again")
     if str(state)[:2] in _SETUP:
-        return ConfigurationError(
-            store, f"It refused us: {error}", "Run `runward db migrate` and check the role"
-        )
+        return ConfigurationError(store, f"It refused us: {error}", _MIGRATE)
     return RequestRefused(store, f"It cannot hold this value ({state})")
 
 
@@ -127,7 +126,10 @@ class Database:
                 reset=_keep,
             )
         except FAILURES as error:
-            raise translate(error, store=f"the store at {place(self._dsn)}") from error
+            said = translate(error, store=f"the store at {place(self._dsn)}")
+            if isinstance(said, RequestRefused):  # nothing was asked yet: a role is missing
+                raise ConfigurationError(said.asked, f"It refused us: {error}", _MIGRATE) from error
+            raise said from error
 
     async def close(self) -> None:
         """Closes all connections; waits for statements under way."""

@@ -16,6 +16,7 @@ import asyncpg
 import asyncpg.pool
 
 from runward.contracts.errors import ConfigurationError
+from runward.store.database import CONNECT_S_MAX
 
 LOCK = 7_041_100_001  # one migration at a time for each database
 
@@ -109,7 +110,7 @@ async def migrate(dsn: str) -> Status:
 
     Errors: ConfigurationError for a schema that is newer than this code, or was edited.
     """
-    connection = await asyncpg.connect(dsn)
+    connection = await asyncpg.connect(dsn, timeout=CONNECT_S_MAX)
     try:
         # A session's lock: it outlives the single transactions and ends with the connection.
         await connection.execute("select pg_advisory_lock($1)", LOCK)
@@ -131,7 +132,7 @@ async def migrate(dsn: str) -> Status:
 
 async def status(dsn: str) -> Status:
     """Returns where the database stands; changes nothing. Errors: as `migrate`."""
-    connection = await asyncpg.connect(dsn)
+    connection = await asyncpg.connect(dsn, timeout=CONNECT_S_MAX)
     try:
         return await check(connection)
     finally:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runward.contracts.errors import RequestRefused
+from runward.contracts.shapes import Onward
 from runward.contracts.steps import Answer, Close, Closed, Draft, Refused, StepKey
-from runward.contracts.tries import Onward
 from runward.store.batch import LOCKED, GroupCommit, Locked
 from runward.store.database import Database
 from runward.store.wire import Encoded, decode_answer, encode_close, encode_draft, statement

@@ -18,9 +18,9 @@ from runward.store.reads import ReadStore
 _STEPS = """
 select step, epoch, round, kind, name, state, tries, opened_at, closed_at, outcome
   from runward.step where tenant = $1 and run_id = $2 order by opened_at, step, epoch"""
-_INTENTS = """
+_DECIDED = """
 select leaf from runward.audit_record
- where tenant = $1 and run_id = $2 and kind = 'intent' order by xact, seq"""
+ where tenant = $1 and run_id = $2 and kind in ('intent', 'outcome') order by xact, seq"""
 # Keys of `ModelDone` as it is recorded; what is at its default is not in it.
 _SPENT = """
 with answered as (
@@ -50,9 +50,10 @@ class StoryStore:
         """Returns the run's calls in the order in which they began."""
         asked = await self._approvals.of_run(run.tenant, run.run_id)
         rows = await self._database.fetch(_STEPS, run.tenant, run.run_id)
-        intents = await self._database.fetch(_INTENTS, run.tenant, run.run_id)
-        said = [json.loads(one["leaf"]) for one in intents]
-        rules = {one["step"]: one.get("rule", "") for one in said}  # that of the last attempt
+        decided = await self._database.fetch(_DECIDED, run.tenant, run.run_id)
+        said = [json.loads(one["leaf"]) for one in decided]
+        # That of the last attempt; an outcome names one where there was no attempt.
+        rules = {one["step"]: one["rule"] for one in said if "rule" in one}
         return Story(run, tuple(_step(row, asked, rules) for row in rows))
 
     async def usage(self, tenant: str, user: str, since: datetime) -> UserUsage:

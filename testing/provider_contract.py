@@ -12,7 +12,7 @@ import json
 import re
 import socket
 import traceback
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -45,6 +45,7 @@ from runward.contracts.transcript import (
 from runward.contracts.usage import Usage
 from runward.testing.provider_double import Check, Double, Refusal, Reply, accept, refuse_plainly
 from runward.testing.provider_double import serving as serving_double
+from runward.testing.provider_nonsense import changed, leaves
 from runward.testing.provider_plays import (
     REQUEST,
     SECRET,
@@ -384,7 +385,7 @@ class HttpProviderContract(ProviderContract):
     async def test_wrong_types_and_missing_fields_break_nothing(self) -> None:
         """Whatever is changed in an answer: it can be read and recorded, or it is a ModelError."""
         good = self.answer(Answer("Hi", (call(order_id="17"),), "tools", self.usage)).body
-        replies = [Reply(one) for one in _changed(good)]
+        replies = [Reply(one) for one in changed(good)]
         assert len(replies) > 50
         async with self.serving(*replies) as (provider, double):
             for _ in replies:
@@ -475,7 +476,7 @@ class HttpProviderContract(ProviderContract):
         async with self.serving(self.answer(Answer("Hi"))) as (provider, double):
             await self.ask(provider, max_output_tokens=4321)
 
-        assert 4321 in _leaves(double.seen[0].body)
+        assert 4321 in leaves(double.seen[0].body)
 
 
 async def error_of(provider: Provider, request: ModelRequest = REQUEST) -> ModelError:
@@ -497,28 +498,3 @@ async def _closing(provider: Provider) -> AsyncIterator[Provider]:
     finally:
         if isinstance(provider, Closable):
             await provider.close()
-
-
-def _changed(good: Any) -> Iterator[Any]:
-    """Yields the value with each part, in turn, left out or of another type."""
-    parts: list[tuple[Any, Any]] = []
-    if isinstance(good, dict):
-        parts = list(good.items())
-    elif isinstance(good, list):
-        parts = list(enumerate(good))
-    for place, part in parts:
-        for other in (None, 1, -1, True, 1.5, "x", [], {}, [[]], *_changed(part)):
-            copy = good.copy()
-            copy[place] = other
-            yield copy
-        copy = good.copy()
-        del copy[place]
-        yield copy
-
-
-def _leaves(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return [leaf for one in value.values() for leaf in _leaves(one)]
-    if isinstance(value, list):
-        return [leaf for one in value for leaf in _leaves(one)]
-    return [value]

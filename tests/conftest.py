@@ -12,6 +12,8 @@ import pytest
 from runward.store.pool import Store
 from runward.testing import Addresses, Stack
 from runward.testing.databases import create, drop
+from runward.workers.dev import DevStack
+from tests.app_folder import APP
 from tests.store_case import Case
 from tests.wheel import build
 
@@ -73,3 +75,19 @@ async def owner(database_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.R
 def case(store: Store, owner: asyncpg.Connection[asyncpg.Record]) -> Iterator[Case]:
     """A tenant of its own."""
     yield Case(store, owner, tenant=f"tenant-{uuid4().hex}")
+
+
+@pytest.fixture(scope="module")
+async def dev(database_url: str, servers: Addresses) -> AsyncIterator[DevStack]:
+    """The stack of `runward dev`, without an app, on the session's servers."""
+    async with DevStack(
+        None, database_url=database_url, temporal_address=servers.temporal
+    ) as entered:
+        yield entered
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with an app in it: `shop:app`."""
+    (tmp_path / "shop.py").write_text(APP)
+    return tmp_path

@@ -6,6 +6,7 @@ import asyncio
 from uuid import uuid4
 
 import pytest
+from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.common import RetryPolicy
 from temporalio.converter import DataConverter
@@ -41,10 +42,14 @@ async def test_a_governed_charge_waits_for_an_approval_and_runs_once(stack: Stac
         )
         request = await ada.get(run.id).next_approval()
         assert (request.tool, request.arguments, cards.charged) == ("charge", '"17"', [])
+        waiting = await run.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
         await bob.approvals.approve(request.id)
         said = await run.result()
+        ended = await run.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
 
     assert (said, cards.charged) == ("charged 17", ["17"])
+    assert waiting.current_details.startswith("charges a card\n\n**Waiting for approval** until ")
+    assert ended.current_details == "charges a card"
 
 
 async def test_a_denied_charge_is_an_application_error(stack: Stack) -> None:

@@ -13,20 +13,18 @@ import pytest
 
 from runward.activities import model as model_step
 from runward.contracts import names
-from runward.contracts.agents import Agent
+from runward.contracts.agents import MODEL_RETRIES_DEFAULT, Agent
 from runward.contracts.budget import Budget, Cap
-from runward.contracts.errors import AgentError, ConfigurationError
+from runward.contracts.errors import AgentError
 from runward.contracts.outcomes import ModelDone, decode_outcome
 from runward.contracts.policy import StandardPermissions
 from runward.contracts.providers import ModelError, ModelRequest, ModelResponse
 from runward.contracts.runs import RunInput, RunRequest, usd
-from runward.contracts.shapes import BodyFailed
+from runward.contracts.shapes import BodyFailed, Onward
 from runward.contracts.transcript import AssistantMessage, ToolCall
 from runward.contracts.tries import (
-    MODEL_RETRIES_DEFAULT,
     UNREADABLE_TRIES_MAX,
     Again,
-    Onward,
     Tried,
     after,
 )
@@ -466,47 +464,6 @@ async def test_more_calls_than_the_agent_takes_are_refused(stack: Stack) -> None
     assert isinstance(said, AssistantMessage)
     assert len(said.calls) == 2
     assert "3 of these 5 tool calls were refused" in said.text
-
-
-@pytest.mark.parametrize(
-    ("options", "says_what"),
-    [
-        ({"fallback": [OWN]}, "asked before already"),
-        ({"fallback": [SECOND, SECOND]}, "asked before already"),
-        ({"fallback": ["gpt"]}, "'provider:model'"),
-        ({"fallback": [":x"]}, "'provider:model'"),
-        ({"fallback": SECOND}, "a list of models"),
-        ({"model_retries": -1}, "between 0 and"),
-        ({"max_calls_per_turn": 0}, "between 1 and"),
-        ({"max_calls_per_turn": 2_000}, "between 1 and"),
-    ],
-)
-def test_what_cannot_work_is_refused_at_the_definition(
-    options: dict[str, Any], says_what: str
-) -> None:
-    with pytest.raises(ConfigurationError, match=says_what):
-        agent(**options)
-
-
-async def test_a_provider_that_no_worker_has_is_found_at_the_start(stack: Stack) -> None:
-    """Not by the first outage."""
-    plugin = stack.plugin(agents=[agent(fallback=["acme:one"])], providers=[Models({})])
-
-    with pytest.raises(ConfigurationError, match="acme"):
-        async with stack.worker(plugin):
-            pass
-
-
-def test_the_snapshot_holds_what_was_set_and_no_more() -> None:
-    """Runs are pinned to its digest: one from before must find the same."""
-    plain = agent().snapshot
-
-    assert plain.keys().isdisjoint({"fallback", "model_retries", "max_calls_per_turn"})
-    assert agent(model_retries=MODEL_RETRIES_DEFAULT, fallback=()).snapshot == plain
-    changed = agent(model_retries=3, fallback=[SECOND], max_calls_per_turn=2).snapshot
-    assert changed == plain | {
-        "model_retries": 3, "fallback": [SECOND], "max_calls_per_turn": 2
-    }  # fmt: skip
 
 
 def test_the_waits_cover_an_outage_of_some_minutes() -> None:

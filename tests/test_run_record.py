@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from typing import Any, TypeAlias
@@ -11,12 +12,16 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import WorkflowHistory
 
+from runward.client.run_handle import RunHandle
+from runward.client.runs import ActingClient
 from runward.contracts.agents import Agent
 from runward.contracts.audit import leaf_hash
 from runward.contracts.tools import ToolContext, tool
-from runward.testing.scripts import ask, say, scripted
+from runward.testing.scripts import Call, ask, ask_all, say, scripted
 from runward.testing.stack import Stack
 from tests.support import App
+
+POLL_S = 0.05
 
 Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -38,23 +43,48 @@ def _summaries(history: WorkflowHistory) -> list[str]:
     ]
 
 
+async def _shown(run: RunHandle[Any], ada: ActingClient) -> str:
+    handle = ada.temporal.get_workflow_handle(run.id)
+    said = await handle.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
+    return str(said.current_details)
+
+
 async def test_a_run_reads_like_a_story_in_temporals_ui(stack: Stack) -> None:
-    """The agent's name, a summary at each step, and what it waits for now."""
-    app = App([ask("refund", order_id="17", amount="5.00"), say("Refunded.")])
+    """The agent's name, a summary at each step, what it has spent and what it waits for now."""
+    calls = [Call("refund", f'{{"order_id": "{one}", "amount": "5.00"}}') for one in (17, 18)]
+    app = App([ask_all(*calls, Call("x" * 500, "{}")), say("Refunded.")])
     async with stack.worker(stack.plugin(**app.given)):
         ada, bob = await stack.acting_as("ada"), await stack.acting_as("bob", ["finance"])
-        run = await ada.start("support", "Refund order 17")
-        request = await run.next_approval()
-        handle = ada.temporal.get_workflow_handle(run.id)
-        shown = await handle.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
-        await bob.approvals.approve(request.id)
+        run = await ada.start("support", "Refund orders 17 and 18")
+        async with asyncio.timeout(30):
+            while (both := await _shown(run, ada)).count("Waiting") < 2:  # noqa: ASYNC110
+                await asyncio.sleep(POLL_S)
+        first, second = await ada.approvals.list()
+        await bob.approvals.approve(first.id)
+        one = await _shown(run, ada)
+        await bob.approvals.approve(second.id)
         await run.result()
-        summary = await (await handle.describe()).static_summary()
+        ended = await _shown(run, ada)
+        found = await ada.temporal.get_workflow_handle(run.id).describe()
 
-    assert summary == "support"
-    assert shown.current_details.startswith("waiting for approval of refund")
+    tags = ada.tags.of(ada.principal, "support")
+    assert await found.static_summary() == "support"
+    assert (await found.static_details() or "").startswith(
+        f"for user `{tags['RunwardUser']}` of tenant `{tags['RunwardTenant']}`"
+    )
+    spent = "turn 1 · 153 tokens · $0.000741"
+    assert both.startswith(f"**support** calls refund, no such tool\n\n{spent}\n\n**Waiting")
+    assert first.id in both and second.id in both
+    assert first.id not in one and second.id in one
+    assert ended.startswith("**support** answered\n\nturn 2 · ") and second.id not in ended
     told = _summaries(await stack.history(run))
-    assert told == ["turn 1", "turn 1", "decide approval", "turn 1", "turn 2"]
+    assert told[0] == "turn 1 · model" and told[-1] == "turn 2 · model"
+    assert Counter(told[1:-1]) == {
+        "turn 1 · refund": 2,
+        "turn 1 · no such tool": 1,
+        "decide approval": 2,
+        "turn 1 · refund · again": 2,
+    }
 
 
 async def test_every_effect_is_attributed_before_and_after(stack: Stack, owner: Owner) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from runward.contracts.tries import Onward, Tried
+from runward.contracts.shapes import Onward
+from runward.contracts.tries import Tried
 from tests.store_case import Case
 
 SECOND = Onward(1, "scripted:second")

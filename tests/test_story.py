@@ -55,7 +55,9 @@ async def test_a_denied_call_says_why(stack: Stack) -> None:
         await run.result()
         story = await run.story()
 
-    assert (story.steps[1].state, story.steps[1].reason) == ("denied", "drop_table: no such tool")
+    denied = story.steps[1]
+    assert (denied.state, denied.rule) == ("denied", "definition")
+    assert denied.reason == "drop_table: no such tool"
 
 
 async def test_a_test_asserts_what_a_run_did(stack: Stack) -> None:

@@ -11,28 +11,13 @@ import pytest
 
 from bench.outage_gate import Gate, through
 from runward.client.runward_client import RunwardClient
-from runward.testing.servers import Addresses
 from runward.workers.dev import DevStack
 from runward.workers.health_file import WorkerHealth, read
 
-from .app_folder import APP, Command, runward
+from .app_folder import Command, runward
 from .child_processes import comes_true
 
 QUEUE = f"outages-{os.getpid()}"  # processes of pytest-xdist share a server
-
-
-@pytest.fixture(scope="module")
-async def dev(database_url: str, servers: Addresses) -> AsyncIterator[DevStack]:
-    async with DevStack(
-        None, database_url=database_url, temporal_address=servers.temporal
-    ) as entered:
-        yield entered
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "shop.py").write_text(APP)
-    return tmp_path
 
 
 @pytest.fixture

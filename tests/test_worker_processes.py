@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
@@ -15,32 +14,17 @@ from temporalio.worker import PollerBehaviorSimpleMaximum
 
 from runward.cli.worker import number_of
 from runward.client.runward_client import RunwardClient
-from runward.testing.servers import Addresses
 from runward.workers.child import ChildFailed, ChildOrder
 from runward.workers.dev import DevStack
 from runward.workers.processes import Pace, keep
 from runward.workers.sizing import MIB, Machine, machine, sizing
 
-from .app_folder import APP, Command, runward
+from .app_folder import Command, runward
 from .child_processes import all_gone, comes_true, family
 
 QUEUE = f"several-{os.getpid()}"  # processes of pytest-xdist share a server
 GIB = 1024 * MIB
 HASTY = Pace(first_s=0.01, most_s=0.02, steady_s=60, deaths_max=3)
-
-
-@pytest.fixture(scope="module")
-async def dev(database_url: str, servers: Addresses) -> AsyncIterator[DevStack]:
-    async with DevStack(
-        None, database_url=database_url, temporal_address=servers.temporal
-    ) as entered:
-        yield entered
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "shop.py").write_text(APP)
-    return tmp_path
 
 
 def words(dev: DevStack, processes: str = "2") -> list[str]:
@@ -159,9 +143,9 @@ def test_sizes_follow_from_the_share_of_memory_between_bounds() -> None:
         for memory, processes in ((128 * MIB, 1), (4 * GIB, 2), (4 * GIB, 1), (1024 * GIB, 2))
     )
 
-    assert (small.cached_runs, small.activities) == (106, 100)
-    assert (half.cached_runs, half.activities) == (1706, 256)
-    assert (whole.cached_runs, whole.activities) == (3413, 500)
+    assert (small.cached_runs, small.activities) == (100, 100)
+    assert (half.cached_runs, half.activities) == (853, 256)
+    assert (whole.cached_runs, whole.activities) == (1706, 500)
     assert (large.cached_runs, large.activities) == (5000, 500)
 
 

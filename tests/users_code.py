@@ -90,6 +90,7 @@ class Charges:
             return await workflow.execute_local_activity_method(
                 Cards.charge, card, schedule_to_close_timeout=LIMIT
             )
+        workflow.set_current_details("charges a card")
         return await workflow.execute_activity_method(
             Cards.charge, card, start_to_close_timeout=LIMIT
         )

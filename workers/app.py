@@ -9,7 +9,6 @@ from runward.workers.plugin import RunwardPlugin
 def load_app(name: str) -> RunwardPlugin:
     """Returns the plugin of that name; modules are found from the current folder, too.
 
-    Raises ConfigurationError if there is none. An error inside the module passes as it is, with
-    the traceback that leads to its line.
+    Raises ConfigurationError if there is none, or if the module raises.
     """
     return named(name, RunwardPlugin, what="app", made="RunwardPlugin(agents=[...])")

@@ -37,6 +37,9 @@ DYNAMIC_CONFIG = (
     "matching.enableFairness=true",
     # Otherwise a new search attribute is unknown for up to a minute.
     "system.forceSearchAttributesCacheRefreshOnRead=true",
+    # How often a second the server looks for tasks to hand out. With its own 20 every task waits
+    # for the next look: a run of 20 steps on an idle server took 1.9 s, and 0.25 s with this.
+    "history.transferProcessorMaxPollRPS=100",
 )
 
 

@@ -29,7 +29,7 @@ from runward.client.codec import converter, load_codec
 from runward.client.labels import registered
 from runward.client.settings import SWEEP_EVERY_S_DEFAULT, Deployment, temporal_connection
 from runward.contracts import names
-from runward.contracts.errors import ConfigurationError, TemporalUnavailable
+from runward.contracts.errors import ConfigurationError, TemporalUnavailable, said
 from runward.store.pool import Store
 from runward.workers.app import load_app
 from runward.workers.deployment import tell_deployment, versioned
@@ -249,7 +249,7 @@ def told(error: BaseException) -> int:
     """Says the error, in a sentence if it is one of ours; returns the exit code."""
     module = f"{type(error).__module__}."
     if module.startswith(("runward.", "temporalio.")) or isinstance(error, OSError):
-        print(f"Error: {error}", file=sys.stderr)
+        print(said(error), file=sys.stderr)
     else:
         traceback.print_exception(error)
     return 1

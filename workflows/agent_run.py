@@ -46,6 +46,7 @@ from runward.workflows.shown_state import show_state
 MODEL_TIMEOUT = timedelta(minutes=10)
 HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 REFUSED_TIMEOUT = timedelta(seconds=60)  # of a tool that is not there: nothing runs
+NO_SUCH_TOOL = "no such tool"
 CLOSE_TIMEOUT = timedelta(seconds=30)
 TOOL_GRACE = timedelta(seconds=30)  # the body is bounded by the tool; this bounds the attempt
 UPGRADE = workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE
@@ -75,8 +76,10 @@ class AgentRun:
                 raise _refused(error) from error
             closed = await self._close("cancelled", "cancelled by request")
             if closed.state != "answered":
+                self._say("cancelled")
                 raise
             # The answer was there first: a cancel that loses adopts it.
+            self._say("answered")
             return raw(talk.end(workflow.now(), output=closed.output))
 
     async def _turns(self, talk: Conversation) -> RunEnd:
@@ -103,16 +106,19 @@ class AgentRun:
             if not calls and not outcome.repair:
                 return self._answer(talk, outcome)
             stop_if_cancelled()
+            if calls:
+                self._say(_called(talk, calls))
             talk.heard(calls, list(await asyncio.gather(*(self._tool(talk, c) for c in calls))))
 
     async def _model(self, talk: Conversation) -> AnyOutcome:
         again = False
         while True:
-            self._say(f"turn {talk.turn}")
+            self._say("asks its model")
             outcome = await self._step(
                 names.CALL_MODEL,
                 raw(talk.model_step(again=again)),
                 step=f"t{talk.turn}.model",
+                summary=f"turn {talk.turn} · model",
                 within=MODEL_TIMEOUT,
             )
             if not (isinstance(outcome, OverBudget) and outcome.park):
@@ -143,18 +149,20 @@ class AgentRun:
             f"{names.TOOL_PREFIX}{call.name}" if limit is not None else names.REFUSED_TOOL,
             raw(call),
             step=f"t{talk.turn}.tool.{call.index}",
+            # Not a name that only the model knows: it may be anything.
+            summary=f"turn {talk.turn} · {NO_SUCH_TOOL if limit is None else call.name}",
             within=(REFUSED_TIMEOUT if limit is None else timedelta(seconds=limit)) + TOOL_GRACE,
         )
 
     async def _step(
-        self, activity: str, argument: RawValue, *, step: str, within: timedelta
+        self, activity: str, argument: RawValue, *, step: str, summary: str, within: timedelta
     ) -> AnyOutcome:
         # The outbound interceptor unwraps, and waits where a person must decide first.
         outcome = await workflow.execute_activity(
             activity,
             argument,
             activity_id=step,
-            summary=f"turn {self._talk.turn}" if self._talk is not None else None,
+            summary=summary,
             result_type=RawValue,
             start_to_close_timeout=within,
             heartbeat_timeout=HEARTBEAT_TIMEOUT,
@@ -184,6 +192,7 @@ class AgentRun:
     async def _interrupted(self, talk: Conversation, reason: str) -> RunEnd:
         closed = await self._close("interrupted", reason)
         if closed.state == "answered":
+            self._say("answered")
             return talk.end(workflow.now(), output=closed.output)
         self._say(f"interrupted: {reason}")
         return talk.end(workflow.now(), reason=reason)
@@ -191,6 +200,7 @@ class AgentRun:
     async def _failed(self, outcome: AnyOutcome) -> ApplicationError:
         reason = outcome.reason if isinstance(outcome, Denied | Failed | Unknown) else "no answer"
         await self._close("failed", reason)
+        self._say("failed")
         return ApplicationError(reason, type=AGENT_ERROR, non_retryable=True)
 
     async def _close(self, state: EndState, reason: str) -> CloseResult:
@@ -235,6 +245,11 @@ class AgentRun:
                 cost=talk.cost,
             )
         )
+
+
+def _called(talk: Conversation, calls: tuple[ToolStep, ...]) -> str:
+    known = (NO_SUCH_TOOL if talk.timeout_s(one) is None else one.name for one in calls)
+    return f"calls {', '.join(dict.fromkeys(known))}"
 
 
 def _refused(error: BaseException) -> ApplicationError:
