@@ -34,7 +34,7 @@ from runward.testing.stack import Stack
 from runward.workers.file_lock import FileLock
 from tests.support import App
 
-RUNS_LIST_CPU_S_MAX = 1.0
+RUNS_LIST_OVER_HELP_MAX = 1.0 / 0.2  # a second, were `--help` to take 0.2 s
 NOBODY_ANSWERS_S = 0.5
 FILE_BYTES = 100  # less than any file of ours has
 CLOSED_PORT = "127.0.0.1:1"
@@ -429,15 +429,21 @@ async def test_a_second_dev_in_a_folder_is_refused(folder: Path, stack: Stack) -
 
 @pytest.mark.usefixtures("settings")
 async def test_listing_runs_is_quick() -> None:
-    """By its CPU, which is nearly all that it takes on an idle machine; this one is not."""
+    """Beside `--help`, which has a bound of its own: both are as slow as the machine is busy.
 
-    def cpu_s() -> float:
+    On an idle one it takes 0.4 s, where a second is allowed, and `--help` 0.14 s.
+    """
+
+    def cpu_s(*words: str) -> float:
         began = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert process("runs", "list").returncode == 0
+        assert process(*words).returncode == 0
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         return ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
 
-    assert await asyncio.to_thread(cpu_s) < RUNS_LIST_CPU_S_MAX
+    def pairs() -> list[float]:
+        return [cpu_s("runs", "list") / cpu_s("--help") for _ in range(3)]
+
+    assert min(await asyncio.to_thread(pairs)) < RUNS_LIST_OVER_HELP_MAX
 
 
 @pytest.mark.parametrize(("words", "found"), [("ru", ["runs"]), ("runs li", ["list"])])
