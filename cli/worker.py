@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,20 @@ TaskQueue = Annotated[
 Codec = Annotated[
     str | None,
     typer.Option(help="Your PayloadCodec, as module:name [RUNWARD_CODEC]", metavar="MODULE:NAME"),
+]
+
+Processes = Annotated[
+    str, typer.Option(help="How many processes to run; auto is one per core", metavar="N|auto")
+]
+DeploymentName = Annotated[
+    str | None,
+    typer.Option(help="The deployment to belong to [RUNWARD_DEPLOYMENT]", metavar="NAME"),
+]
+BuildId = Annotated[
+    str | None, typer.Option(help="Its build, with --deployment [RUNWARD_BUILD_ID]", metavar="ID")
+]
+HealthFile = Annotated[
+    Path | None, typer.Option(help="Where to say how it is [RUNWARD_HEALTH_FILE]", metavar="PATH")
 ]
 
 PROCESSES_MAX = 128  # each opens a dozen connections to the store
@@ -49,21 +63,10 @@ def worker(
     database_url: DatabaseUrl = None,
     address: Address = None,
     task_queue: TaskQueue = None,
-    processes: Annotated[
-        str, typer.Option(help="How many processes to run; auto is one per core", metavar="N|auto")
-    ] = "1",
-    deployment: Annotated[
-        str | None,
-        typer.Option(help="The deployment to belong to [RUNWARD_DEPLOYMENT]", metavar="NAME"),
-    ] = None,
-    build_id: Annotated[
-        str | None,
-        typer.Option(help="Its build, with --deployment [RUNWARD_BUILD_ID]", metavar="ID"),
-    ] = None,
-    health_file: Annotated[
-        Path | None,
-        typer.Option(help="Where to say how it is [RUNWARD_HEALTH_FILE]", metavar="PATH"),
-    ] = None,
+    processes: Processes = "1",
+    deployment: DeploymentName = None,
+    build_id: BuildId = None,
+    health_file: HealthFile = None,
     codec: Codec = None,
     of: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
@@ -112,30 +115,16 @@ def worker(
         )
 
 
-def checked(
-    app: str | None,
-    *,
-    database_url: str | None,
-    address: str | None,
-    task_queue: str | None,
-    deployment: str | None = None,
-    build_id: str | None = None,
-    health_file: Path | None = None,
-    codec: str | None = None,
-) -> WorkerOptions:
-    """Returns the options; refuses to guess where the store or Temporal are."""
+def checked(app: str | None, *, address: str | None, **given: Any) -> WorkerOptions:
+    """Returns the options; refuses to guess where the store or Temporal are.
+
+    `given` are settings as `Settings.load` takes them.
+    """
     from runward.client.settings import Settings, temporal_connection
     from runward.contracts.errors import ConfigurationError
 
     app = app_name(app)
-    settings = Settings.load(
-        database_url=database_url,
-        task_queue=task_queue,
-        deployment=deployment,
-        build_id=build_id,
-        health_file=health_file,
-        codec=codec,
-    )
+    settings = Settings.load(**given)
     if settings.dsn is None:
         raise ConfigurationError(
             "runward worker",

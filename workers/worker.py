@@ -82,15 +82,6 @@ async def run(
         leave(0)
     try:
         plugin.database_url = plugin.database_url or database_url
-
-        def polls() -> None:
-            where = client.service_client.config.target_host
-            build = f", as build {version.build_id!r} of {version.name!r}" if version else ""
-            print(
-                f"Worker {client.identity} polls {task_queue!r} at {where} for {app}{build}",
-                flush=True,
-            )
-
         if processes == 1:  # of several, their parent says it once
             _LOG.info("sized for this machine: %s", sizing(machine()))
         await serve(
@@ -98,7 +89,7 @@ async def run(
             plugin,
             task_queue=task_queue,
             stop=stop,
-            on_polling=polls,
+            on_polling=lambda: _say_polling(client, task_queue, app, version),
             sweep_every=timedelta(seconds=sweep_every_s),
             retention=Retention(retention_content_days, retention_steps_days),
             health=health,
@@ -108,6 +99,12 @@ async def run(
     except BaseException as error:  # noqa: BLE001  whatever it is, nobody above would get it
         leave(told(error))
     leave(0)
+
+
+def _say_polling(client: Client, task_queue: str, app: str, version: Deployment | None) -> None:
+    where = client.service_client.config.target_host
+    build = f", as build {version.build_id!r} of {version.name!r}" if version else ""
+    print(f"Worker {client.identity} polls {task_queue!r} at {where} for {app}{build}", flush=True)
 
 
 async def connect(
