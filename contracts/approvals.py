@@ -23,10 +23,6 @@ EXECUTION_TTL = timedelta(hours=1)  # an approval that nobody used for this long
 DECISION_TTL = timedelta(minutes=5)
 TTL_MIN, TTL_MAX = timedelta(seconds=1), timedelta(days=30)
 
-DECLINED = "approval declined"
-NO_APPROVER = "approval required; no approver"
-EXPIRED = "approval expired"
-
 
 @dataclass(frozen=True, slots=True)
 class ApprovalTerms:

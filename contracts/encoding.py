@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 
-DIGEST_CHARS = 43  # a SHA-256 in base64url without padding
 # Only JSON's own types: what is hashed must not depend on how a library writes a date.
 _SORTED = (
     orjson.OPT_SORT_KEYS

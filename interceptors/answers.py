@@ -30,8 +30,6 @@ from runward.contracts.outcomes import (
 )
 from runward.contracts.wire import JSON_PLAIN, encode_wire
 
-DELAY_MAX = timedelta(seconds=15)
-
 
 def own(outcome: bytes) -> RawValue:
     """Returns the exact bytes that the store recorded, as the activity's result."""

@@ -9,6 +9,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from runward.store.migrate import migrate
 from runward.store.pool import Store
 from runward.testing import Addresses, Stack
 from runward.testing.databases import create, drop
@@ -91,3 +92,13 @@ def folder(tmp_path: Path) -> Path:
     """A folder with an app in it: `shop:app`."""
     (tmp_path / "shop.py").write_text(APP)
     return tmp_path
+
+
+@pytest.fixture
+async def alone(empty_database_url: str) -> AsyncIterator[Case]:
+    """A tenant in a database in which there is nobody else."""
+    await migrate(empty_database_url)
+    owner = await asyncpg.connect(empty_database_url)
+    async with Store(empty_database_url, role="runward_worker") as store:
+        yield Case(store, owner, tenant="acme")
+    await owner.close()

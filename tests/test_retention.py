@@ -22,7 +22,6 @@ from runward.contracts.content import Content
 from runward.contracts.errors import AgentError, ConfigurationError
 from runward.contracts.steps import Closing
 from runward.store.content import HELD_FOR_A_STEP
-from runward.store.migrate import migrate
 from runward.store.pool import Store
 from runward.testing.scripts import ask, say
 from runward.testing.servers import Addresses
@@ -53,16 +52,6 @@ async def temporal(servers: Addresses) -> AsyncIterator[Client]:
     client = await Client.connect(servers.temporal)
     async with Worker(client, task_queue=QUEUE, workflows=[WaitsForIt]):
         yield client
-
-
-@pytest.fixture
-async def alone(empty_database_url: str) -> AsyncIterator[Case]:
-    """A tenant in a database in which there is nobody else."""
-    await migrate(empty_database_url)
-    owner = await asyncpg.connect(empty_database_url)
-    async with Store(empty_database_url, role="runward_worker") as store:
-        yield Case(store, owner, tenant="acme")
-    await owner.close()
 
 
 @dataclass

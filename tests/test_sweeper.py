@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from temporalio import workflow
 from temporalio.api.common.v1 import WorkflowExecution
@@ -20,8 +19,6 @@ from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
 from runward.contracts.errors import StoreUnavailable
-from runward.store.migrate import migrate
-from runward.store.pool import Store
 from runward.testing.servers import Addresses
 from runward.workers import sweeper
 from runward.workers.sweeper import Sweeper, Swept, sweep
@@ -51,16 +48,6 @@ async def temporal(servers: Addresses) -> AsyncIterator[Client]:
     client = await Client.connect(servers.temporal)
     async with Worker(client, task_queue=QUEUE, workflows=[Ends]):
         yield client
-
-
-@pytest.fixture
-async def alone(empty_database_url: str) -> AsyncIterator[Case]:
-    """A tenant in a database in which there is nobody else."""
-    await migrate(empty_database_url)
-    owner = await asyncpg.connect(empty_database_url)
-    async with Store(empty_database_url, role="runward_worker") as store:
-        yield Case(store, owner, tenant="acme")
-    await owner.close()
 
 
 async def started(
