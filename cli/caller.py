@@ -146,10 +146,16 @@ def acting(
     return run
 
 
-def finish(work: Coroutine[Any, Any, R]) -> R:
-    """Returns what the work returns; a timeout and Ctrl-C end the command with their exit codes."""
+def finish(
+    work: Coroutine[Any, Any, R], loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> R:
+    """Returns what the work returns; a timeout and Ctrl-C end the command with their exit codes.
+
+    `loop` makes the event loop, asyncio's own if it is None.
+    """
     try:
-        return asyncio.run(work)
+        with asyncio.Runner(loop_factory=loop) as runner:
+            return runner.run(work)
     except TimeoutError as error:
         failure(TimeoutError(str(error) or "the time given with --timeout is over"))
         raise typer.Exit(EXIT_TIMEOUT) from error

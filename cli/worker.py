@@ -95,9 +95,11 @@ def worker(
         codec=codec,
     )
     if count == 1 or of:
+        from uvloop import new_event_loop
+
         from runward.workers.worker import run
 
-        finish(run(**asdict(options), processes=of or 1))
+        finish(run(**asdict(options), processes=of or 1), new_event_loop)
     else:
         from runward.workers import processes as several
 
