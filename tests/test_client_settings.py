@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.service import GrpcCompression
 
 from runward.cli.worker import checked
 from runward.client.settings import Settings, temporal_connection
@@ -83,6 +84,23 @@ def test_temporal_follows_its_own_variables(monkeypatch: pytest.MonkeyPatch) -> 
         "target_host": "there:7233",
         "namespace": "ours",
     }
+
+
+@pytest.mark.parametrize(
+    ("address", "compressed"),
+    [
+        ("localhost:7233", False),
+        ("127.0.0.1:7233", False),
+        ("[::1]:7233", False),
+        ("localhost.example:7233", True),
+        ("127.0.0.1.example:7233", True),
+        ("10.0.0.1:7233", True),
+    ],
+)
+def test_only_what_leaves_the_machine_is_compressed(address: str, compressed: bool) -> None:
+    options = temporal_connection(address)
+
+    assert (options.get("grpc_compression") is not GrpcCompression.NONE) == compressed
 
 
 def test_temporal_has_a_default_only_where_guessing_is_fine() -> None:
