@@ -43,12 +43,12 @@ async def list_(
 @acting
 async def show(caller: Caller, approval_id: ApprovalId, output: Output = "text") -> None:
     """Print one request: exactly what would run, for whom, and what became of it"""
-    from runward.contracts.errors import NotFound
+    from runward.contracts.approvals import missing
 
     async with caller.reader() as (reader, tenant):
         found = await reader.approval(tenant, approval_id)
     if found is None:
-        raise NotFound(f"The approval request {approval_id!r}", f"Tenant {tenant!r} has none")
+        raise missing(approval_id, tenant)
     out.data(found.model_dump(mode="json"), output)
 
 

@@ -30,10 +30,13 @@ async def show(
 
     What was billed for calls that brought no answer counts in the caps only.
     """
-    from runward.contracts.story import month_begin
+    from runward.contracts.errors import NotFound
+    from runward.contracts.story import RunQuery, month_begin
 
     begin = since.replace(tzinfo=UTC) if since else month_begin(datetime.now(UTC))
     async with caller.reader() as (reader, tenant):
+        if not await reader.runs(tenant, RunQuery(user=who, limit=1)):  # a mistyped name, not $0
+            raise NotFound(f"The user {who!r}", f"Tenant {tenant!r} has no run of that user")
         found = await reader.usage(tenant, who, begin)
     if output == "text":
         out.data(_totals(found), output)

@@ -38,6 +38,7 @@ from runward.contracts.approvals import (
     Decision,
     DecisionResult,
     DecisionWord,
+    missing,
 )
 from runward.contracts.encoding import clean
 from runward.contracts.errors import REFUSED, ApprovalRefused
@@ -73,22 +74,18 @@ class Approvals:
         return await reader.approvals(self._principal.tenant, state)
 
     async def get(self, approval_id: str) -> Approval:
-        """Returns one request; raises ApprovalRefused if the tenant has none of that id."""
+        """Returns one request; raises NotFound if the tenant has none of that id."""
         reader = needs_reader(self._reader, f"The approval request {approval_id!r}")
         found = await reader.approval(self._principal.tenant, approval_id)
         if found is None:
-            raise ApprovalRefused(
-                f"The approval request {approval_id!r}",
-                f"Tenant {self._principal.tenant!r} has none of that id",
-                "See approvals.list()",
-            )
+            raise missing(approval_id, self._principal.tenant)
         return found
 
     async def approve(self, approval_id: str, reason: str = "") -> DecisionResult:
         """Lets the call run, once, exactly as it was shown. Returns what became of the request.
 
         Raises ApprovalRefused for a decision that does not hold: decided or expired before, a user
-        who lacks the role, the requester.
+        who lacks the role, the requester; NotFound where the tenant has no request of that id.
         """
         return await self._decide(approval_id, "approve", reason)
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from runward.contracts.errors import ConfigurationError
+from runward.contracts.errors import ConfigurationError, NotFound
 
 ApprovalState = Literal["pending", "approved", "rejected", "expired", "consumed", "void"]
 ApprovalKind = Literal["call", "unknown"]
@@ -102,3 +102,12 @@ class DecisionResult(BaseModel):
     accepted: bool = Field(alias="a")
     state: ApprovalState = Field(alias="s")
     reason: str = Field("", alias="r")
+
+
+def missing(approval_id: str, tenant: str) -> NotFound:
+    """Returns the error for a request that the tenant does not have."""
+    return NotFound(
+        f"The approval request {approval_id!r}",
+        f"Tenant {tenant!r} has none of that id",
+        "`runward approvals list` shows what waits",
+    )

@@ -1,6 +1,6 @@
 """Bad input: each ends with one message that says what to do, a code of its own, nothing half done.
 
-`TYPED` and `SERVED` are the table: what is typed, the exit code, words of the message.
+What is typed, the exit codes and the words stand in `bad_input_rows.py`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from runward.cli import output
 from runward.cli.main import app
+from runward.cli.output import EXIT_NOT_FOUND
 from runward.client.approvals import Approvals
 from runward.client.keys import KeyFile
 from runward.contracts.errors import ConfigurationError, said
@@ -32,6 +35,7 @@ from runward.store.pool import Store
 from runward.testing.scripts import ask
 from runward.testing.stack import Stack
 from runward.workers.file_lock import FileLock
+from tests.bad_input_rows import ADA, MISSING, SERVED, TYPED, Row, rows
 from tests.support import App
 
 RUNS_LIST_OVER_HELP_MAX = 1.0 / 0.2  # a second, were `--help` to take 0.2 s
@@ -40,7 +44,6 @@ FILE_BYTES = 100  # less than any file of ours has
 CLOSED_PORT = "127.0.0.1:1"
 RUNWARD = [sys.executable, "-m", "runward.cli.main"]
 
-ADA = "--as ada --tenant acme"
 FILES = {
     "bad_shop.py": "from runward import Agent, RunwardPlugin\n"
     'agents = [Agent("support", model="scripted:grün", instructions="Grüße 🙂\u00a0")]\n'
@@ -53,76 +56,6 @@ FILES = {
     "broken.key": "{}",
     "wrong.toml": 'databse_url = "topsecret"\n',
 }
-TYPED = [
-    # commands, flags and values; 2 is wrong usage
-    ("run", 2, "Did you mean 'runs'?"),
-    ("runs lst", 2, "Did you mean 'list'?"),
-    ("runs list --limt 3", 2, "--limit"),
-    ("runs start", 2, "Missing argument 'agent'"),
-    ("runs show x", 2, "--as USER"),
-    ("runs show x --as ada", 2, "--tenant NAME"),
-    (f"runs show x {ADA} -o yaml", 2, "yaml"),
-    ("runs list --tenant acme --limit 0", 2, "greater than or equal to 1"),
-    ("runs list --tenant acme --state done", 2, "'answered'"),
-    ("usage show ada --tenant acme --since nonsense", 2, "valid datetime"),
-    ("issuers add k --tenant acme --operation admin", 2, "start or decide"),
-    ("worker", 2, "--app module:name"),
-    ("worker --app bad_shop", 2, "--app module:name"),
-    ("worker --app bad_shop:app --processes many", 2, "a number, or auto"),
-    # nobody to ask
-    (f"runs terminate x {ADA}", 2, "say --yes"),
-    (f"runs reset x --before t1.model {ADA}", 2, "say --yes"),
-    ("issuers revoke kid", 2, "say --yes"),
-    # apps and agents
-    ("agents list --app bad_shp:app", 1, "There is no module 'bad_shp' in"),
-    ("agents list --app bad_shop:ap", 1, "It has bad_shop:app [RW-CONFIGURATION]"),
-    ("agents list --app bad_raises:app", 1, "raised KeyError. Mend the line"),
-    ("tools list --app bad_syntax:app", 1, "raised SyntaxError. Mend the line"),
-    ("agents list --app bad_exit:app", 1, "raised SystemExit. Mend the line"),
-    ("agents list --app bad_agent:app", 1, "Names are a-z"),
-    ("agents show suport --app bad_shop:app", 5, "It has support [RW-NOT-FOUND]"),
-    # settings and files
-    ("db status", 1, "Set RUNWARD_DATABASE_URL"),
-    ("runs list --tenant acme", 1, "RUNWARD_DATABASE_URL"),
-    ("worker --app bad_shop:app", 1, "Set RUNWARD_DATABASE_URL"),
-    ("worker --app bad_shop:app --database-url postgres://h/d", 1, "Set TEMPORAL_ADDRESS"),
-    ("db status --database-url nonsense", 1, "begins with postgresql://"),
-    ("db print --after 9999", 1, "There are 0001 to"),
-    (f"runs show x {ADA}", 1, "dev.key'. No such file"),
-    (f"runs show x {ADA} --key-file broken.key", 1, "It is not an Ed25519 key"),
-    (f"runs show x {ADA} --key-file .", 1, "Is a directory"),
-    (f"whoami {ADA} --key-file none.key", 1, "KeyFile.create"),
-    (f"runs show x {ADA} --key-file good.key --profile none", 1, "temporal.toml"),
-    ("RUNWARD_CONFIG_FILE=none.toml config list", 1, "There is no such file"),
-    ("RUNWARD_CONFIG_FILE=wrong.toml config list", 1, "The setting 'databse_url'"),
-    ("health", 1, "Set RUNWARD_HEALTH_FILE"),
-    ("health --file none.json", 1, "No worker has written it"),
-    ("init", 1, "There is a app.py already"),
-    ("init app.py/shop", 1, "'app.py/shop'. Not a directory. Name another"),
-    ("ticket inspect hello", 4, "not a signed token"),
-    # no server
-    (f"runs list --tenant acme --database-url postgres://{CLOSED_PORT}/d", 1, "[RW-STORE]"),
-    (f"db status --database-url postgres://{CLOSED_PORT}/d", 1, f"The store at {CLOSED_PORT}"),
-    (f"db migrate --database-url postgres://{CLOSED_PORT}/d", 1, "Start it, or correct"),
-    (f"runs show x {ADA} --key-file good.key --address {CLOSED_PORT}", 1, "Start `runward dev`"),
-]
-SERVED = [
-    ("runs list --database-url {empty}", 1, "runward db migrate"),
-    ("approvals list --database-url {empty}", 1, "runward db migrate"),
-    ("runs list --database-url {other}", 1, 'database "none" does not exist'),
-    ("db status --database-url {other}", 1, 'database "none" does not exist'),
-    ("db status --database-url {password}", 1, "password authentication failed"),
-    ("runs start support Hello --as ada --namespace nowhere", 1, "nowhere"),
-    ("runs start Support Hello --as ada", 1, "Names are a-z"),
-    ("runs start support {blank} --as ada", 1, "The prompt is empty"),
-    ("runs show rw-none --as ada", 5, "rw-none"),
-    ("runs cancel rw-none --as ada", 5, "rw-none"),
-    ("approvals show none", 5, "Tenant"),
-    ("approvals approve none --as bob", 4, "has none of that id"),
-    ("issuers revoke none --yes", 5, "None of that id"),
-    ("ticket inspect {expired}", 4, "It is not valid at"),
-    ("ticket inspect {unknown}", 4, "Its issuer is not registered"),
-]
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +81,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def typed(command: str, **values: str) -> tuple[int, str, str]:
     """Runs a command in this process; returns exit code, stdout and what was said of it."""
-    words = [one.format_map(values) for one in command.split()]
+    words = [one.format_map(values) for one in command.replace("{ada}", ADA).split()]
     env = {}
     while words[0].isupper() or "=" in words[0]:
         name, _, env[name] = words.pop(0).partition("=")
@@ -165,19 +98,29 @@ def messages(told: str) -> int:
     return sum(one.startswith("Error: ") for one in told.splitlines())
 
 
+def commands_on_ids() -> Iterator[tuple[str, str]]:
+    """Yields the commands that are told one thing by its id or name: the run, the key, the user."""
+    groups = get_command(app)
+    assert isinstance(groups, TyperGroup)
+    for group, found in groups.commands.items():
+        for verb, command in getattr(found, "commands", {}).items():
+            if any(one.name in ("run_id", "approval_id", "kid", "who") for one in command.params):
+                yield group, verb
+
+
 def process(*words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
     """Runs a command as people do."""
     given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     return subprocess.run([*RUNWARD, *words], **given)
 
 
-@pytest.mark.parametrize(("command", "code", "says"), TYPED)
-def test_bad_input_is_told_in_one_message(folder: Path, command: str, code: int, says: str) -> None:
+@pytest.mark.parametrize("row", rows(TYPED), ids=lambda one: one.typed)
+def test_bad_input_is_told_in_one_message(folder: Path, row: Row) -> None:
     before = sorted(folder.rglob("*"))
 
-    assert (code, "") == (found := typed(command))[:2], found
+    assert (row.code, "") == (found := typed(row.typed))[:2], found
     assert messages(found[2]) == 1
-    assert says in found[2]
+    assert row.says in found[2]
     assert before == sorted(folder.rglob("*"))
 
 
@@ -215,12 +158,30 @@ def settings(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("settings")
 async def test_bad_input_on_real_servers_is_told_in_one_message(values: dict[str, str]) -> None:
-    for command, code, says in SERVED:
-        found = await asyncio.to_thread(typed, command, **values)
+    for row in rows(SERVED):
+        found = await asyncio.to_thread(typed, row.typed, **values)
 
-        assert (code, "") == found[:2], (command, found)
-        assert says in found[2], (command, found)
+        assert (row.code, "") == found[:2], (row, found)
+        assert row.says in found[2], (row, found)
         assert messages(found[2]) == 1
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("row", rows(MISSING), ids=lambda one: one.typed)
+async def test_an_id_that_is_not_there_is_named_with_one_code(row: Row) -> None:
+    code, printed, told = await asyncio.to_thread(typed, row.typed)
+
+    assert (code, printed) == (EXIT_NOT_FOUND, ""), told
+    assert row.says in told
+    assert told.endswith(" [RW-NOT-FOUND]")
+    assert messages(told) == 1
+
+
+def test_every_command_on_an_id_is_tried_with_one_that_is_not_there() -> None:
+    tried = {tuple(row.typed.split()[:2]) for row in rows(MISSING)}
+
+    assert {("approvals", "show"), ("runs", "reset")} <= (taking := set(commands_on_ids()))
+    assert taking <= tried
 
 
 @pytest.mark.usefixtures("settings")

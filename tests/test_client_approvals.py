@@ -17,6 +17,7 @@ from runward.contracts.errors import (
     AgentError,
     ApprovalRefused,
     ConfigurationError,
+    NotFound,
 )
 from runward.contracts.identity import verify
 from runward.testing.servers import Addresses
@@ -109,7 +110,7 @@ async def test_request_of_another_tenant_is_not_there(desk: Desk) -> None:
     eve = desk.rw.acting_as("eve", tenant="others")
 
     assert await eve.approvals.list() == []
-    with pytest.raises(ApprovalRefused, match="none of that id"):
+    with pytest.raises(NotFound, match="none of that id"):
         await eve.approvals.approve("ap-1")
 
 
