@@ -118,7 +118,7 @@ class AgentRun:
                 names.CALL_MODEL,
                 raw(talk.model_step(again=again)),
                 step=f"t{talk.turn}.model",
-                summary=f"turn {talk.turn} · model",
+                summary=_summary(talk, "model"),
                 within=MODEL_TIMEOUT,
             )
             if not (isinstance(outcome, OverBudget) and outcome.park):
@@ -150,7 +150,7 @@ class AgentRun:
             raw(call),
             step=f"t{talk.turn}.tool.{call.index}",
             # Not a name that only the model knows: it may be anything.
-            summary=f"turn {talk.turn} · {NO_SUCH_TOOL if limit is None else call.name}",
+            summary=_summary(talk, NO_SUCH_TOOL if limit is None else call.name),
             within=(REFUSED_TIMEOUT if limit is None else timedelta(seconds=limit)) + TOOL_GRACE,
         )
 
@@ -245,6 +245,10 @@ class AgentRun:
                 cost=talk.cost,
             )
         )
+
+
+def _summary(talk: Conversation, what: str) -> str:
+    return f"turn {talk.turn} · {what}"
 
 
 def _called(talk: Conversation, calls: tuple[ToolStep, ...]) -> str:
