@@ -220,16 +220,17 @@ async def codec(patient: Patient) -> Check | None:
 
 
 async def provider_keys(patient: Patient) -> Check | None:
-    """The providers of the app's agents have keys here; no token is spent to try them."""
+    """All providers that the app's agents may ask have keys here; no token is spent to try them."""
     if patient.app is None:
         return None
     from runward.workers.app import load_app
 
-    used = {one.provider for one in load_app(patient.app).agents} & PROVIDER_KEYS.keys()
+    models = [model for one in load_app(patient.app).agents for model in one.models]
+    used = {model.partition(":")[0] for model in models} & PROVIDER_KEYS.keys()
     missing = [one for one in sorted(used) if not any(map(os.environ.get, PROVIDER_KEYS[one]))]
     if missing:
-        return Check("provider keys", "fail", f"None for {', '.join(missing)}",
-                     f"export {PROVIDER_KEYS[missing[0]][0]}=...")  # fmt: skip
+        keys = " ".join(f"{PROVIDER_KEYS[one][0]}=..." for one in missing)
+        return Check("provider keys", "fail", f"None for {', '.join(missing)}", f"export {keys}")
     return Check("provider keys", "ok", f"There for {', '.join(sorted(used)) or 'what needs one'}")
 
 

@@ -17,6 +17,13 @@ from runward.client.keys import KeyFile
 from runward.contracts.identity import Principal
 from runward.testing import Addresses
 
+TWO_PROVIDERS = """
+from runward import Agent, RunwardPlugin
+
+support = Agent("support", model="anthropic:claude-sonnet-4-5", fallback=["openai:gpt-5.1"])
+app = RunwardPlugin(agents=[support])
+"""
+
 
 class Shell:
     """Runs commands in this process, with the settings of one stack."""
@@ -133,6 +140,30 @@ def test_what_is_wrong_is_named(
     found = {one["name"]: one for one in json.loads(done.stdout)}
     assert found[check]["state"] == "fail"
     assert fix is None or fix in found[check]["fix"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "state", "fix"),
+    [
+        ({}, "fail", "export ANTHROPIC_API_KEY=... OPENAI_API_KEY=..."),
+        ({"ANTHROPIC_API_KEY": "a key"}, "fail", "export OPENAI_API_KEY=..."),
+        ({"ANTHROPIC_AUTH_TOKEN": "a token", "OPENAI_API_KEY": "a key"}, "ok", None),
+    ],
+)
+def test_a_model_and_its_fallbacks_need_keys(
+    runward: Shell,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, str],
+    state: str,
+    fix: str | None,
+) -> None:
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (runward.folder / "two_providers.py").write_text(TWO_PROVIDERS)
+    done = runward("doctor", "-o", "json", "--app", "two_providers:app", **settings)
+    found = {one["name"]: one for one in json.loads(done.stdout)}
+    assert (found["provider keys"]["state"], found["provider keys"]["fix"]) == (state, fix)
 
 
 async def test_an_old_schema_is_named(empty_database_url: str, tmp_path: Path) -> None:
