@@ -32,7 +32,7 @@ async def list_(
     async with caller.reader() as (reader, tenant):
         found = await reader.approvals(tenant, state)
     if output != "text":
-        out.data([one.model_dump(mode="json") for one in found], output)
+        out.data([one.model_dump() for one in found], output)
     else:
         out.data([_row(one) for one in found], output)
         if not found:
@@ -49,7 +49,7 @@ async def show(caller: Caller, approval_id: ApprovalId, output: Output = "text")
         found = await reader.approval(tenant, approval_id)
     if found is None:
         raise missing(approval_id, tenant)
-    out.data(found.model_dump(mode="json"), output)
+    out.data(found.model_dump(), output)
 
 
 @app.command()
@@ -87,5 +87,5 @@ def _row(one: Approval) -> dict[str, Any]:
         "requester": one.requester,
         "approver_role": one.approver_role,
         "run": one.workflow_id,
-        "expires_at": f"{one.expires_at:%Y-%m-%d %H:%M:%S %Z}",
+        "expires_at": one.expires_at,
     }

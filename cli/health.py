@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from runward.cli import output as out
 from runward.cli.caller import Output
+from runward.cli.times import text
 
 if TYPE_CHECKING:
     from runward.workers.health_file import ServerState, WorkerHealth
@@ -61,4 +63,5 @@ def _row(one: WorkerHealth) -> dict[str, Any]:
 
 
 def _said(state: ServerState) -> str:
-    return f"up since {state.since}" if state.up else f"down since {state.since}: {state.reason}"
+    since = text(datetime.fromisoformat(state.since))
+    return f"up since {since}" if state.up else f"down since {since}: {state.reason}"

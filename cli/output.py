@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
 import typer
 
+from runward.cli import times
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -37,7 +39,10 @@ _SAID = ("runward.", "temporalio.", "asyncpg.")
 
 
 def data(value: Row | Sequence[Row], output: Format) -> None:
-    """Prints data: as JSON, or for people one line per field, or a table of rows."""
+    """Prints data: as JSON, or for people one line per field, or a table of rows.
+
+    Times are handed over as they are: `times` says how each form has them.
+    """
     if output == "json":
         _print(_json(value, indent=2))
     elif output == "jsonl":
@@ -49,11 +54,6 @@ def data(value: Row | Sequence[Row], output: Format) -> None:
             _print(f"{key.replace('_', ' '):<{width}}  {_cell(item)}")
     elif value:
         _table(value)
-
-
-def moment(at: datetime) -> str:
-    """Returns a time as every table shows it, in UTC and to the second."""
-    return f"{at:%Y-%m-%d %H:%M:%S}Z"
 
 
 def answer(text: str) -> None:
@@ -154,10 +154,14 @@ def _lost(error: OSError) -> Exception:
 def _json(value: Any, indent: int | None = None) -> str:
     """Returns JSON in what stdout can hold; what does not print is escaped as JSON does it."""
     unicode = (sys.stdout.encoding or "").lower() in ("utf-8", "utf8")
-    text = json.dumps(value, ensure_ascii=not unicode, indent=indent, default=str)
+    text = json.dumps(value, ensure_ascii=not unicode, indent=indent, default=_as_json)
     return "".join(
         one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text
     )
+
+
+def _as_json(value: object) -> str:
+    return times.rfc3339(value) if isinstance(value, datetime) else str(value)
 
 
 def console() -> Console:
@@ -207,4 +211,6 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_cell, value)) or "-"
+    if isinstance(value, datetime):
+        return times.text(value)
     return visible(str(value))

@@ -11,6 +11,7 @@ import typer
 from runward.cli import output as out
 from runward.cli.caller import Caller, Output, Yes, acting
 from runward.cli.story import as_data, run_row, story_rows, told, totals
+from runward.cli.times import seconds
 
 if TYPE_CHECKING:
     from runward.client.run_handle import RunHandle
@@ -27,7 +28,10 @@ Key = Annotated[str | None, typer.Option(help="Asking again under the same key f
 Session = Annotated[str, typer.Option(help="The session that the run belongs to")]
 RunId = Annotated[str, typer.Argument(help="The run's id, as `runs start` printed it")]
 Timeout = Annotated[
-    float | None, typer.Option("--timeout", help="Wait at most this long", metavar="SECONDS")
+    float | None,
+    typer.Option(
+        "--timeout", help="Wait at most so long, such as 90s", metavar="SPAN", parser=seconds
+    ),
 ]
 
 
@@ -118,7 +122,7 @@ async def describe(caller: Caller, run_id: RunId, output: Output = "text") -> No
         }
         if found.status is WorkflowExecutionStatus.RUNNING:
             try:
-                said |= (await client.get(run_id).status()).model_dump(mode="json")
+                said |= (await client.get(run_id).status()).model_dump()
             except RunwardError as error:
                 out.note(f"What it does now is not known. {error}")
     if "cost" in said:
@@ -264,8 +268,8 @@ def _as_data(run_id: str, ended: RunResult[str]) -> dict[str, Any]:
         "cost_usd": f"{ended.cost:f}",
         "interrupted": ended.interrupted,
         "interruption_reason": ended.interruption_reason,
-        "started_at": ended.started_at.isoformat(),
-        "finished_at": ended.finished_at.isoformat(),
+        "started_at": ended.started_at,
+        "finished_at": ended.finished_at,
         "session_id": ended.session_id,
         "run_id": ended.run_id,
         "fallback_models": list(ended.fallback_models),

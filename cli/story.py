@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from runward.cli import output as out
+from runward.cli.times import clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -23,8 +24,8 @@ def run_row(run: RunRow) -> dict[str, Any]:
         "agent": run.agent,
         "user": run.user,
         "state": run.state,
-        "started_at": _time(run.opened_at),
-        "ended_at": _time(run.closed_at),
+        "started_at": run.opened_at,
+        "ended_at": run.closed_at,
         "reason": run.reason or None,
     }
 
@@ -50,14 +51,14 @@ def as_data(story: Story) -> dict[str, Any]:
     for one in story.steps:
         row = asdict(one) | {"turn": one.turn, "seconds": one.seconds}
         row["cost_usd"] = f"{usd(row.pop('cost')):f}"
-        row["approvals"] = [asked.model_dump(mode="json") for asked in one.approvals]
+        row["approvals"] = [asked.model_dump() for asked in one.approvals]
         steps.append(row)
     return asdict(story.run) | {"cost_usd": f"{story.cost:f}", "steps": steps}
 
 
 def event_line(event: Progress) -> str:
     """Returns an event as a line for people."""
-    return f"{event.at:%H:%M:%S}  {_indent(event)}{' '.join(_words(event))}"
+    return f"{clock(event.at)}  {_indent(event)}{' '.join(_words(event))}"
 
 
 async def told(
@@ -66,7 +67,7 @@ async def told(
     """Yields each event once it was told: as data, in a tree on a terminal, else as a line."""
     if output != "text":
         async for event in events:
-            out.data(event.model_dump(mode="json"), "jsonl")
+            out.data(event.model_dump(), "jsonl")
             yield event
     elif not sys.stdout.isatty():
         async for event in events:
@@ -153,7 +154,3 @@ def _notes(one: StoryStep) -> Iterator[str]:
         yield f"after reset {one.epoch}"
     if one.reason:
         yield one.reason
-
-
-def _time(at: Any) -> str | None:
-    return None if at is None else out.moment(at)

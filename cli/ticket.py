@@ -40,8 +40,8 @@ def inspect(
         "for": found.subject,
         "decision": found.decision,
         "kid": found.kid,
-        "issued_at": out.moment(found.issued_at),
-        "expires_at": out.moment(found.expires_at),
+        "issued_at": found.issued_at,
+        "expires_at": found.expires_at,
     }
     out.data(said, output)
 

@@ -9,6 +9,7 @@ import typer
 
 from runward.cli import output as out
 from runward.cli.caller import Caller, Output, acting
+from runward.cli.times import moment
 
 if TYPE_CHECKING:
     from runward.contracts.story import CapWindow, UserUsage
@@ -22,7 +23,12 @@ async def show(
     caller: Caller,
     who: Annotated[str, typer.Argument(help="The user", metavar="USER")],
     since: Annotated[
-        datetime | None, typer.Option(help="In UTC; the beginning of this month if left out")
+        datetime | None,
+        typer.Option(
+            help="A date, a time or how long ago, such as 3d; this month if left out",
+            metavar="TIME",
+            parser=moment,
+        ),
     ] = None,
     output: Output = "text",
 ) -> None:
@@ -33,7 +39,7 @@ async def show(
     from runward.contracts.errors import NotFound
     from runward.contracts.story import RunQuery, month_begin
 
-    begin = since.replace(tzinfo=UTC) if since else month_begin(datetime.now(UTC))
+    begin = since or month_begin(datetime.now(UTC))
     async with caller.reader() as (reader, tenant):
         if not await reader.runs(tenant, RunQuery(user=who, limit=1)):  # a mistyped name, not $0
             raise NotFound(f"The user {who!r}", f"Tenant {tenant!r} has no run of that user")
@@ -48,7 +54,7 @@ async def show(
 def _totals(found: UserUsage) -> dict[str, Any]:
     return {
         "user": found.user,
-        "since": out.moment(found.since),
+        "since": found.since,
         "runs": found.runs,
         "model_calls": found.calls,
         "input_tokens": found.usage.input_total,
@@ -68,5 +74,5 @@ def _window(one: CapWindow) -> dict[str, Any]:
         "limit": amount(one.cap),
         "spent": amount(one.spent),
         "held": amount(one.held),
-        "until": out.moment(one.window_end),
+        "until": one.window_end,
     }

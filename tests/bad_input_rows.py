@@ -39,7 +39,12 @@ TYPED: Section = {
         Row("runs show x {ada} -o yaml", 2, "yaml"),
         Row("runs list --tenant acme --limit 0", 2, "greater than or equal to 1"),
         Row("runs list --tenant acme --state done", 2, "'answered'"),
-        Row("usage show ada --tenant acme --since nonsense", 2, "valid datetime"),
+        Row(
+            "usage show ada --tenant acme --since nonsense",
+            2,
+            "'--since': 'nonsense' is no time. Say",
+        ),
+        Row("runs result x {ada} --timeout soon", 2, "'--timeout': 'soon' is no span of time. Say"),
         Row("issuers add k --tenant acme --operation admin", 2, "start or decide"),
         Row("worker", 2, "--app module:name"),
         Row("worker --app bad_shop", 2, "--app module:name"),

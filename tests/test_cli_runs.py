@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from runward.testing.scripts import ask, say
 from runward.testing.stack import Stack
 from tests.support import App
 
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z")
+TIME_OF_DAY = re.compile(r"\d\d:\d\d:\d\d\S*")
 CALLS = 12  # an SDK thread that aborts at exit does so in about one of four processes
 
 
@@ -158,6 +162,45 @@ async def test_a_person_who_is_asked_sees_what_would_run(stack: Stack, runward: 
         code, _, said = await runward("runs", "result", run.id, "--as", "ada")
 
     assert (code, "cancelled" in said) == (1, True)
+
+
+async def test_times_are_utc_in_text_and_in_json(stack: Stack, runward: Shell) -> None:
+    shop = App([ask("refund", order_id="17", amount="5.00"), say("Refunded.")])
+    ada, bob = await stack.acting_as("ada"), await stack.acting_as("bob", ["finance"])
+    async with stack.worker(stack.plugin(**shop.given)):
+        run = await ada.start("support", "Refund")
+        request = await run.next_approval()
+        await bob.approvals.approve(request.id)
+        await run.result()
+        commands = {
+            f"runs show {run.id} --as ada": 10,
+            f"runs describe {run.id} --as ada": 2,
+            f"runs watch {run.id} --as ada": 10,
+            f"approvals show {request.id}": 2,
+            "approvals list --state consumed": 2,
+            "runs list": 2,
+            "usage show ada --since 2h": 1,
+        }
+        for command, at_least in commands.items():
+            _, data, _ = await runward(*command.split(), "-o", "jsonl")
+            found = [one for line in data.splitlines() for one in dated(json.loads(line))]
+            assert len(found) >= at_least, command
+            assert all(map(RFC_3339.fullmatch, found)), found
+            _, text, _ = await runward(*command.split())
+            assert (printed := re.findall(TIME_OF_DAY, text)), command
+            assert all(one.endswith("Z") for one in printed), printed
+
+
+def dated(value: object, key: str = "") -> Iterator[str]:
+    """Yields what stands under the keys of times."""
+    if isinstance(value, dict):
+        for name, one in value.items():
+            yield from dated(one, name)
+    elif isinstance(value, list):
+        for one in value:
+            yield from dated(one)
+    elif isinstance(value, str) and (key.endswith("_at") or key in ("at", "since", "until")):
+        yield value
 
 
 async def test_timeout_has_an_exit_code_of_its_own(stack: Stack, runward: Shell) -> None:

@@ -19,6 +19,10 @@ prints data for programs, `-o jsonl` a line for each item. A prompt is refused w
 answer it: say `--yes`. Exit codes are with the [errors](errors/index.md), variables with the
 [settings](settings.md).
 
+Times are printed in UTC: `2026-11-21 17:30:00Z` in text, RFC 3339 in JSON. Where one is asked for,
+say RFC 3339, a date, or how long ago it is: `2h`, `3d`, `1h30m`, in units of `ms`, `s`, `m`, `h`,
+`d` or `w`. What names no zone is UTC. A span, as of `--timeout`, is `90s`, `5m`, or seconds.
+
 `runward --install-completion` teaches your shell to complete commands.
 
 <!-- Made by `python -m docs.make`; do not edit. -->
