@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from runward.cli import output as out
+from runward.cli.asking import Files, Prompt, prompt_text, shown
 from runward.cli.caller import Caller, Output, Yes, acting
 from runward.cli.story import as_data, run_row, story_rows, told, totals
 from runward.cli.times import seconds
@@ -23,7 +23,6 @@ app = typer.Typer(no_args_is_help=True, help="Start runs and read their results"
 State = Literal["open", "answered", "interrupted", "cancelled", "failed", "ended"]
 
 AgentName = Annotated[str, typer.Argument(help="The agent's name")]
-Prompt = Annotated[str, typer.Argument(help="What to ask it; - reads it from stdin")]
 Key = Annotated[str | None, typer.Option(help="Asking again under the same key finds the same run")]
 Session = Annotated[str, typer.Option(help="The session that the run belongs to")]
 RunId = Annotated[str, typer.Argument(help="The run's id, as `runs start` printed it")]
@@ -43,13 +42,14 @@ async def start(
     prompt: Prompt,
     key: Key = None,
     session: Session = "",
+    files: Files = None,
     output: Output = "text",
 ) -> None:
     """Start a run and print its id"""
-    text = _text(prompt)
+    text, given = prompt_text(prompt), shown(files)
     async with caller.client() as client:
-        run = await client.start(agent, text, key=key, session_id=session)
-    if output == "json":
+        run = await client.start(agent, text, key=key, session_id=session, files=given)
+    if output != "text":
         out.data({"id": run.id}, output)
     else:
         out.answer(run.id)
@@ -63,13 +63,14 @@ async def execute(
     prompt: Prompt,
     key: Key = None,
     session: Session = "",
+    files: Files = None,
     wait_s: Timeout = None,
     output: Output = "text",
 ) -> None:
     """Start a run, wait for its end, and print its answer"""
-    text = _text(prompt)
+    text, given = prompt_text(prompt), shown(files)
     async with caller.client() as client:
-        run = await client.start(agent, text, key=key, session_id=session)
+        run = await client.start(agent, text, key=key, session_id=session, files=given)
         out.note(f"Running {run.id}. Ctrl-C leaves it running: `runward runs result {run.id}`")
         await _result(run, wait_s, output)
 
@@ -249,7 +250,7 @@ async def _result(run: RunHandle[str], wait_s: float | None, output: out.Format)
         ended = await run.result(wait_s)
     except WorkflowFailureError as error:
         raise AgentError(f"The run {run.id!r}", "It was cancelled") from error
-    if output == "json":
+    if output != "text":
         out.data(_as_data(run.id, ended), output)
     elif ended.output:
         out.answer(ended.output)
@@ -286,19 +287,3 @@ def _usd(nano: int) -> str:
     from runward.contracts.runs import usd
 
     return f"{usd(nano):f}"
-
-
-def _text(prompt: str) -> str:
-    """Returns the prompt; bytes that are no text here are refused, not replaced."""
-    from runward.contracts.errors import RequestRefused
-
-    try:
-        text = sys.stdin.read() if prompt == "-" else prompt
-        text.encode()  # what Python could not decode on the command line is in it as surrogates
-    except UnicodeError:
-        raise RequestRefused(
-            "The prompt",
-            f"It is no text in this terminal's encoding, {sys.stdin.encoding}",
-            "Write it in that, or set another locale, such as LC_ALL=C.UTF-8",
-        ) from None
-    return text

@@ -11,13 +11,14 @@ from runward.contracts.encoding import clean
 from runward.contracts.errors import RequestRefused
 
 PDF = "application/pdf"
+WEBP = "image/webp"
 # How a file of a type begins. Providers refuse one that is not what it is said to be, and these are
 # the types that all of them take.
 MEDIA_TYPES: dict[str, tuple[bytes, ...]] = {
     "image/png": (b"\x89PNG\r\n\x1a\n",),
     "image/jpeg": (b"\xff\xd8\xff",),
     "image/gif": (b"GIF87a", b"GIF89a"),
-    "image/webp": (b"RIFF",),
+    WEBP: (b"RIFF",),
     PDF: (b"%PDF-",),
 }
 IMAGE_BYTES_MAX = 5_000_000  # the smallest of the providers' own limits
@@ -37,10 +38,19 @@ class File:
 
     @classmethod
     def from_path(cls, path: str | Path, *, media_type: str | None = None) -> File:
-        """Returns the file there; its type is known by its name, if it is not given."""
+        """Returns the file there; unless it is given, its type is known by its bytes or its name.
+
+        Raises OSError, and RequestRefused for a file that is too large for any model.
+        """
         place = Path(path)
-        guessed = media_type or mimetypes.guess_type(place.name)[0] or ""
-        return cls(place.read_bytes(), guessed, place.name)
+        with place.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)  # never all of it: it may be of any size
+        known = next((one for one in MEDIA_TYPES if _begins(data, one)), None)
+        media_type = media_type or known or mimetypes.guess_type(place.name)[0] or ""
+        if len(data) > FILE_BYTES_MAX:
+            asked, found = f"The file {place.name!r}", f"more than {FILE_BYTES_MAX}"
+            raise _too_large(asked, found, media_type if media_type in MEDIA_TYPES else PDF)
+        return cls(data, media_type, place.name)
 
 
 def check(files: Sequence[File]) -> None:
@@ -48,7 +58,8 @@ def check(files: Sequence[File]) -> None:
     if len(files) > FILES_MAX:
         raise RequestRefused(f"A run with {len(files)} files", f"At most {FILES_MAX} fit")
     for number, one in enumerate(files, 1):
-        _check(f"File {number} of {len(files)}", one)
+        name = f", {one.name[:80]!r}," if one.name else ""
+        _check(f"{number} of {len(files)}{name}", one)
     total = sum(len(one.data) for one in files)
     if total > FILES_BYTES_MAX:
         raise RequestRefused(
@@ -58,26 +69,42 @@ def check(files: Sequence[File]) -> None:
         )
 
 
-def _check(asked: str, file: File) -> None:
-    begins = MEDIA_TYPES.get(file.media_type)
-    if begins is None:
+def _check(place: str, file: File) -> None:
+    if file.media_type not in MEDIA_TYPES:
+        kind = repr(file.media_type[:80]) if file.media_type else "of no known type"
         raise RequestRefused(
-            f"{asked} is {file.media_type[:80]!r}",
+            f"File {place} is {kind}",
             "Models take " + ", ".join(sorted(MEDIA_TYPES)),
-            "Convert it, say media_type=, or send its text as the prompt",
+            "Convert it, or send its text as the prompt",
         )
-    most = FILE_BYTES_MAX if file.media_type == PDF else IMAGE_BYTES_MAX
-    if len(file.data) > most:
+    if len(file.data) > _most(file.media_type):
+        raise _too_large(f"File {place}", str(len(file.data)), file.media_type)
+    if not _begins(file.data, file.media_type):
         raise RequestRefused(
-            f"{asked} has {len(file.data)} bytes",
-            f"At most {most} fit for {file.media_type}",
-            "Make it smaller, or put it where a tool of the agent can read it",
-        )
-    if not file.data.startswith(begins):
-        raise RequestRefused(
-            f"{asked} is {file.media_type!r}", "Its bytes are not", "Say what it is in media_type="
+            f"File {place} is said to be {file.media_type!r}",
+            "Its bytes are not",
+            "Name another file, or say what it is",
         )
     if len(file.name) > NAME_CHARS_MAX or clean(file.name) != file.name:
         raise RequestRefused(
-            f"The name of {asked.lower()}", f"It is text of at most {NAME_CHARS_MAX} characters"
+            f"The name of file {place}", f"It is text of at most {NAME_CHARS_MAX} characters"
         )
+
+
+def _begins(data: bytes, media_type: str) -> bool:
+    """Returns whether a file begins as one of that type; RIFF alone is sound and video, too."""
+    return data.startswith(MEDIA_TYPES[media_type]) and (
+        media_type != WEBP or data[8:12] == b"WEBP"
+    )
+
+
+def _most(media_type: str) -> int:
+    return FILE_BYTES_MAX if media_type == PDF else IMAGE_BYTES_MAX
+
+
+def _too_large(asked: str, found: str, media_type: str) -> RequestRefused:
+    return RequestRefused(
+        f"{asked} has {found} bytes",
+        f"At most {_most(media_type)} fit for {media_type}",
+        "Make it smaller, or put it where a tool of the agent can read it",
+    )

@@ -64,6 +64,31 @@ TYPED: Section = {
         Row("agents list --app bad_agent:app", 1, "Names are a-z", "where an Agent has a space"),
         Row("agents show suport --app bad_shop:app", 5, "It has support [RW-NOT-FOUND]"),
     ],
+    "Files to show a model": [
+        Row("runs start support Hi {ada} --file none.png", 1, "'none.png'. No such file"),
+        Row("runs start support Hi {ada} --file .", 1, "'.'. Is a directory"),
+        Row(
+            "runs execute support Hi {ada} --file notes.txt",
+            1,
+            "File 1 of 1, 'notes.txt', is 'text/plain'. Models take application/pdf, image/gif",
+        ),
+        Row(
+            "runs start support Hi {ada} --file small --file fake.png",
+            1,
+            "File 2 of 2, 'fake.png', is said to be 'image/png'. Its bytes are not",
+            "where it is text",
+        ),
+        Row(
+            "runs start support Hi {ada} --file large.png",
+            1,
+            "'large.png', has 5000001 bytes. At most 5000000 fit for image/png",
+        ),
+        Row(
+            "runs start support Hi {ada} --file huge.pdf",
+            1,
+            "'huge.pdf' has more than 20971520 bytes. At most 20971520 fit for application/pdf",
+        ),
+    ],
     "Settings and files": [
         Row("db status", 1, "Set RUNWARD_DATABASE_URL"),
         Row("runs list --tenant acme", 1, "RUNWARD_DATABASE_URL"),

@@ -30,6 +30,7 @@ from runward.cli.output import EXIT_NOT_FOUND
 from runward.client.approvals import Approvals
 from runward.client.keys import KeyFile
 from runward.contracts.errors import ConfigurationError, said
+from runward.contracts.files import FILE_BYTES_MAX, IMAGE_BYTES_MAX
 from runward.contracts.identity import Principal, sign
 from runward.store.pool import Store
 from runward.testing.scripts import ask
@@ -53,9 +54,16 @@ FILES = {
     "bad_exit.py": 'raise SystemExit("no config")\n',
     "bad_agent.py": 'from runward import Agent\n\nAgent("No Name", model="scripted:x")\n',
     "app.py": "",
+    "notes.txt": "",
+    "fake.png": "<html>",
+    "small": "GIF89a",  # what it is, its bytes say
     "broken.key": "{}",
     "wrong.toml": 'databse_url = "topsecret"\n',
 }
+LARGE = [
+    ("large.png", b"\x89PNG\r\n\x1a\n", IMAGE_BYTES_MAX + 1),
+    ("huge.pdf", b"%PDF-", FILE_BYTES_MAX + 1),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +71,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of bad apps and files, without the settings of whoever runs the tests."""
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
+    for name, begins, size in LARGE:
+        (tmp_path / name).write_bytes(begins)
+        os.truncate(tmp_path / name, size)
     KeyFile.create(tmp_path / "good.key")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -375,6 +386,15 @@ async def test_a_folder_that_cannot_be_written_is_named(
     assert messages(done.stderr.decode()) == 1
     assert b"Permission denied" in done.stderr
     assert list(locked.iterdir()) == []
+
+
+def test_a_file_that_may_not_be_read_is_named(folder: Path) -> None:
+    (folder / "small").chmod(0)
+    words = f"runs start support Hi {ADA} --file small"
+    done = subprocess.run([*ordinary(), *RUNWARD, *words.split()], capture_output=True)
+
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"Error: 'small'. Permission denied. Give this user the right to it" in done.stderr
 
 
 async def test_a_second_dev_in_a_folder_is_refused(folder: Path, stack: Stack) -> None:

@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 
 from runward.cli import output
 from runward.cli.main import app
-from runward.testing.scripts import ask, say
+from runward.contracts.agents import Agent
+from runward.contracts.transcript import UserMessage
+from runward.testing.scripts import ask, say, scripted
 from runward.testing.stack import Stack
 from tests.support import App
 
@@ -82,6 +84,29 @@ async def test_a_run_is_started_approved_and_read(stack: Stack, runward: Shell) 
 
     assert (code, answer) == (0, "Refunded.\n")
     assert (json.loads(result)["turns"], json.loads(result)["fallback_models"]) == (2, [])
+
+
+async def test_a_model_is_shown_the_files_that_are_named(
+    stack: Stack, runward: Shell, tmp_path: Path
+) -> None:
+    (tmp_path / "receipt").write_bytes(b"\x89PNG\r\n\x1a\n" + b"p" * 100)
+    (tmp_path / "terms.pdf").write_bytes(b"%PDF-1.7 " + b"d" * 500)
+    given = [one for name in ("receipt", "terms.pdf") for one in ("--file", str(tmp_path / name))]
+    support = Agent("support", model="scripted:shop")
+    model = scripted(support, say("A receipt."))
+    async with stack.worker(stack.plugin(agents=[support], providers=[model])):
+        done = await runward("runs", "execute", "support", "Which?", "--as", "ada", *given)
+        code, run_id, _ = await runward(
+            *("runs", "start", "support", "", "--as", "ada", *given, "-o", "jsonl")
+        )
+        await runward("runs", "result", json.loads(run_id)["id"], "--as", "ada")
+
+    assert (done[:2], code) == ((0, "A receipt.\n"), 0)
+    shown = [list(one.files.values()) for one in model.requests]
+    asked = [one.messages[0] for one in model.requests]
+    kinds = [[one.media_type for one in a.files] for a in asked if isinstance(a, UserMessage)]
+    data = [(tmp_path / name).read_bytes() for name in ("receipt", "terms.pdf")]
+    assert (shown, kinds) == ([data] * 2, [["image/png", "application/pdf"]] * 2)
 
 
 async def test_interrupted_run_has_an_exit_code_of_its_own(stack: Stack, runward: Shell) -> None:

@@ -23,7 +23,14 @@ from runward.contracts.agents import Agent
 from runward.contracts.budget import Budget, Cap
 from runward.contracts.encoding import digest
 from runward.contracts.errors import ConfigurationError, RequestRefused
-from runward.contracts.files import FILES_BYTES_MAX, FILES_MAX, IMAGE_BYTES_MAX, File, check
+from runward.contracts.files import (
+    FILE_BYTES_MAX,
+    FILES_BYTES_MAX,
+    FILES_MAX,
+    IMAGE_BYTES_MAX,
+    File,
+    check,
+)
 from runward.contracts.providers import ModelRequest
 from runward.contracts.runs import RunRequest
 from runward.contracts.tools import tool
@@ -59,20 +66,46 @@ def request(text: str = "What is this?") -> ModelRequest:
 # --- the door
 
 
-def test_a_file_is_known_by_its_name(tmp_path: Path) -> None:
-    place = tmp_path / "scan.pdf"
+def test_a_file_is_known_by_its_bytes(tmp_path: Path) -> None:
+    place = tmp_path / "scan.txt"
     place.write_bytes(PDF.data)
 
-    assert File.from_path(place) == File(PDF.data, "application/pdf", "scan.pdf")
+    assert File.from_path(place) == File(PDF.data, "application/pdf", "scan.txt")
     assert File.from_path(str(place), media_type="x/y").media_type == "x/y"
     assert "ddd" not in repr(PDF)
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "media_type"),
+    [
+        (b"\xff\xd8\xff\xe0", "a", "image/jpeg"),
+        (b"GIF89a", "a", "image/gif"),
+        (b"RIFF\x04\0\0\0WEBP", "a", "image/webp"),
+        (b"RIFF\x04\0\0\0WAVE", "a", ""),
+        (b"hello", "a.png", "image/png"),
+        (b"hello", "a", ""),
+    ],
+)
+def test_a_file_of_unknown_bytes_is_known_by_its_name(
+    tmp_path: Path, data: bytes, name: str, media_type: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+
+    assert File.from_path(tmp_path / name).media_type == media_type
+
+
+def test_of_a_file_of_any_size_only_what_fits_is_read() -> None:
+    with pytest.raises(RequestRefused, match=f"'zero' has more than {FILE_BYTES_MAX} bytes"):
+        File.from_path("/dev/zero")
 
 
 @pytest.mark.parametrize(
     ("files", "words"),
     [
         ((File(b"GIF", "image/tiff"),), r"'image/tiff'. Models take application/pdf, image/gif"),
-        ((File(b"", ""),), "Models take"),
+        ((File(b"", ""),), "File 1 of 1 is of no known type. Models take"),
+        ((File(b"RIFF\x04\0\0\0WAVE", "image/webp"),), "Its bytes are not"),
+        ((PDF, replace(PNG, data=b"")), "File 2 of 2, 'a.png', is said to be 'image/png'"),
         ((File(b"\x89PNG", "image/png"),), "Its bytes are not"),
         ((File(b"", "application/pdf"),), "Its bytes are not"),
         ((File(PNG.data * 3, "image/png"),), f"At most {IMAGE_BYTES_MAX} fit for image/png"),
