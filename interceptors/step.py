@@ -8,42 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Mapping
 from secrets import token_hex
-from typing import Any, TypeVar, assert_never, cast
+from typing import Any, assert_never
 
 from pydantic import ValidationError
 from temporalio import activity
 from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import (
     ActivityInboundInterceptor,
     ExecuteActivityInput,
     Interceptor,
 )
 
-from runward.contracts.audit import run_record
-from runward.contracts.content import Content
-from runward.contracts.errors import ConfigurationError, StoreUnavailable
+from runward.contracts.errors import WAITING, ConfigurationError, StoreUnavailable
 from runward.contracts.outcomes import (
     Denied,
-    Failed,
-    Final,
     NeedsApproval,
     Unknown,
     encode_outcome,
-    seal,
 )
 from runward.contracts.shapes import (
     CURRENT,
     BodyFailed,
     Call,
     EffectUnknown,
-    Ended,
     Forged,
     Later,
-    Onward,
     Shape,
     Step,
 )
@@ -51,40 +43,33 @@ from runward.contracts.steps import (
     Admitted,
     Answer,
     Asked,
-    Close,
-    Closed,
-    Closing,
     Draft,
     Opening,
     Recorded,
     Refused,
-    Resolution,
     Run,
     Settled,
     Short,
     StepKey,
-    StepState,
     Wait,
 )
-from runward.contracts.tries import Tried, after
 from runward.interceptors import answers
 from runward.interceptors.approvals import Approvals
-from runward.interceptors.audit import Audit, step_record
+from runward.interceptors.audit import Audit
 from runward.interceptors.budget import Budgets
 from runward.interceptors.concern import Attempt, Concern
+from runward.interceptors.ending import Ending
 from runward.interceptors.heartbeat import heartbeating
 from runward.interceptors.identity import Identity, refused
 from runward.interceptors.permissions import Permissions
+from runward.interceptors.store_away import AGAIN_AFTER_S, cancelled, finish
+from runward.interceptors.tries import Tries
 from runward.store.pool import Store
 from runward.workflows.payloads import plain
 
 OPEN_AGAIN_S = 8.0  # resent under the same nonce, in case only the ack was lost
-AGAIN_AFTER_S = 0.25
 CONTENDED_DELAY_S = 1.0
 WAIT_DELAY_S = 2.0
-_STATES: dict[type, StepState] = {Denied: "denied", Failed: "failed", Unknown: "unknown"}
-
-T = TypeVar("T")
 
 
 class Governance(Interceptor):
@@ -105,6 +90,8 @@ class Governance(Interceptor):
         self.budgets = budgets
         # Visible and ordered: each may rely on what stands before it in the draft.
         self.concerns: tuple[Concern, ...] = (permissions, budgets, approvals, Audit())
+        self.ending = Ending(store)
+        self.tries = Tries(store, self.ending)
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
         """Returns the governed step around the activity."""
@@ -124,18 +111,28 @@ class GovernedStep(ActivityInboundInterceptor):
         if shape is None:
             return await super().execute_activity(input)
         try:
+            outcome = await self._attempted(shape, input)
+        except ApplicationError as error:
+            # Nobody takes up what a cancelled attempt leaves: the server schedules no other one.
+            if error.type == WAITING and cancelled():
+                raise asyncio.CancelledError from error
+            raise
+        give = answers.foreign if shape.foreign else answers.own
+        return give(outcome)
+
+    async def _attempted(self, shape: Shape, input: ExecuteActivityInput) -> bytes:
+        """Returns the outcome; whatever stops the attempt leaves it as Temporal understands it."""
+        try:
             call = _call(input, shape)
         except ConfigurationError as error:
             raise answers.later(str(error), WAIT_DELAY_S) from error
         try:
             with heartbeating():
-                outcome = await self._governed(call, shape, input)
+                return await self._governed(call, shape, input)
         except (Forged, ValidationError) as error:
             raise refused("the input does not fit this step") from error
         except (StoreUnavailable, Later) as error:
             raise answers.later(str(error), WAIT_DELAY_S) from error
-        give = answers.foreign if shape.foreign else answers.own
-        return give(outcome)
 
     async def _governed(self, call: Call, shape: Shape, input: ExecuteActivityInput) -> bytes:
         run, opening = await self._g.identity.of(call, shape)
@@ -154,7 +151,7 @@ class GovernedStep(ActivityInboundInterceptor):
                 return await self._admitted(attempt, shape, input)
             case Settled(state=state, reason=reason):
                 kind = Denied if state == "denied" else Unknown
-                return await self._record(attempt, shape, kind(reason=reason), "release")
+                return await self._g.ending.record(attempt, shape, kind(reason=reason), "release")
             case Asked(request=request):
                 return encode_outcome(NeedsApproval(request=request))
             case Short() if answer.contended:
@@ -210,7 +207,7 @@ class GovernedStep(ActivityInboundInterceptor):
         try:
             return await self._g.store.steps.open(draft)
         except StoreUnavailable:
-            return await _finish(self._open_again(draft))
+            return await finish(self._open_again(draft))
 
     async def _open_again(self, draft: Draft) -> Answer:
         """Asks under the same nonce: if only the answer was lost, the store says so."""
@@ -231,140 +228,28 @@ class GovernedStep(ActivityInboundInterceptor):
         try:
             result = await super().execute_activity(input)
         except BodyFailed as error:
-            return await self._failed(attempt, shape, error)
+            return await self._g.tries.failed(attempt, shape, error)
         except EffectUnknown as error:
-            return await self._unknown(attempt, shape, str(error))
+            return await self._g.tries.unknown(attempt, shape, str(error))
         except asyncio.CancelledError:
             # Without idempotency nobody may claim that nothing happened: the intent stays open.
             if draft.idempotent:
-                await self._give_up(attempt, "forfeit")
+                await self._g.ending.give_up(attempt, "forfeit")
             raise
         except Exception:
             # A user's activity that raises has said that it ended; its own retry policy goes on.
             if shape.foreign:
-                await self._give_up(attempt, "forfeit")
+                await self._g.ending.give_up(attempt, "forfeit")
             raise
         finally:
             CURRENT.reset(token)
-        return await self._record(attempt, shape, result, "settle")
+        return await self._g.ending.record(attempt, shape, result, "settle")
 
     async def _still_wanted(self, attempt: Attempt) -> None:
         """Gives the hold back where the attempt was cancelled while the store decided."""
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            await self._give_up(attempt, "release")
+        if cancelled():
+            await self._g.ending.give_up(attempt, "release")
             raise asyncio.CancelledError
-
-    async def _failed(self, attempt: Attempt, shape: Shape, failed: BodyFailed) -> bytes:
-        tried = await self._try_again(attempt, failed)
-        reason = failed.reason
-        if attempt.facts.kind == "model" and tried.tries > 1:
-            reason += f" (gave up after {tried.tries} tries)"
-        return await self._record(attempt, shape, Failed(reason=reason), _resolution(failed))
-
-    async def _unknown(self, attempt: Attempt, shape: Shape, reason: str) -> bytes:
-        """Records what nobody can know, or lets the next attempt ask, as the tool wants it."""
-        draft = attempt.draft
-        await self._try_again(attempt, BodyFailed(reason, retryable=True, unbilled=False))
-        if draft.idempotent or draft.on_unknown == "tell":
-            return await self._record(attempt, shape, Unknown(reason=reason), "forfeit")
-        raise answers.later(reason, AGAIN_AFTER_S)
-
-    async def _try_again(self, attempt: Attempt, failed: BodyFailed) -> Tried:
-        """Raises a retryable failure while something is left to try; else returns the count."""
-        facts, key, nonce = attempt.facts, attempt.draft.key, attempt.draft.nonce
-        hopeless = not (failed.retryable and facts.retries) and failed.onward is None
-        if hopeless and (facts.kind != "model" or attempt.call.attempt == 1):
-            return Tried()  # the last and, as far as it matters, the first
-        steps = self._g.store.steps
-        tried = await _finish(_until_answered(lambda: self._g.store.reads.tried(key)))
-        found, reason = after(failed, facts.kind, facts.retries, tried), failed.reason
-        if found is None:
-            return tried
-        if isinstance(found, Onward):
-            onward, wait_s = found, AGAIN_AFTER_S
-            reason += f"; {onward.model} is asked next"
-            await _finish(_until_answered(lambda: steps.failed(key, nonce, onward, 0)))
-        else:
-            wait_s = found.wait_s
-            if failed.unreadable:
-                same, count = Onward(tried.place, facts.name), tried.unreadable + 1
-                await _finish(_until_answered(lambda: steps.failed(key, nonce, same, count)))
-        await self._give_up(attempt, _resolution(failed))
-        raise answers.later(reason, wait_s) from None
-
-    async def _give_up(self, attempt: Attempt, resolution: Resolution) -> None:
-        record = step_record("outcome", attempt, outcome="retry")
-        draft = attempt.draft
-        await self._closed(Close(draft.key, draft.nonce, draft.attempt, None,
-                                 record=record.leaf, resolution=resolution))  # fmt: skip
-
-    async def _record(
-        self, attempt: Attempt, shape: Shape, result: Any, resolution: Resolution
-    ) -> bytes:
-        """Returns the recorded outcome: this one, or the one that was recorded first."""
-        ended = shape.ended(attempt.run, attempt.call, attempt.facts, result)
-        if ended.large:
-            await _finish(self._stored(attempt.run, ended.large))
-        outcome = cast(Final, ended.outcome)
-        state = _STATES.get(type(outcome), "done")
-        rule = attempt.draft.rule if state == "denied" else ""  # others have it in their intent
-        sealed, leaf = seal(
-            outcome,
-            lambda name: (
-                step_record("outcome", attempt, rule=rule, outcome=state, result=name).leaf
-            ),
-        )
-        closed = await self._closed(
-            Close(
-                key=attempt.draft.key,
-                nonce=attempt.draft.nonce,
-                attempt=attempt.draft.attempt,
-                state=state,
-                outcome=sealed,
-                record=leaf,
-                resolution=resolution,
-                actual=ended.actual,
-                head=ended.head,
-                message=ended.message,
-                grants=ended.grants,
-                transcript=ended.transcript,
-                content=ended.content,
-                closing=_closing(attempt, ended),
-            )
-        )
-        return closed.outcome
-
-    async def _stored(self, run: Run, large: tuple[Content, ...]) -> None:
-        content = self._g.store.content
-        for one in large:
-            await _until_answered(partial(content.put_for, run.tenant, run.run_id, one))
-
-    async def _closed(self, close: Close) -> Closed:
-        try:
-            return await self._g.store.steps.close(close)
-        except StoreUnavailable:
-            return await _finish(_until_answered(lambda: self._g.store.steps.close(close)))
-
-
-def _resolution(failed: BodyFailed) -> Resolution:
-    return "release" if failed.unbilled else "forfeit"
-
-
-def _closing(attempt: Attempt, ended: Ended) -> Closing | None:
-    if ended.closes_with is None:
-        return None
-    state = "failed" if ended.failure else "answered"
-    record = run_record(
-        "run_ended",
-        attempt.run,
-        action=attempt.run.agent,
-        actor="worker",
-        at=datetime.now(UTC),
-        outcome=state,
-        result=ended.closes_with,
-    )
-    return Closing(state, ended.failure, ended.closes_with, record.leaf)
 
 
 def _call(input: ExecuteActivityInput, shape: Shape) -> Call:
@@ -391,24 +276,3 @@ def _call(input: ExecuteActivityInput, shape: Shape) -> Call:
 def _data(value: RawValue) -> bytes:
     """Returns the bytes of a user's payload, which may have any encoding."""
     return value.payload.data
-
-
-async def _until_answered(ask: Callable[[], Awaitable[T]]) -> T:
-    """Returns the store's answer; asks again while it is away."""
-    while True:
-        try:
-            return await ask()
-        except StoreUnavailable:
-            await asyncio.sleep(AGAIN_AFTER_S)  # heartbeating, until the attempt ends
-
-
-async def _finish(work: Awaitable[T]) -> T:
-    """Returns what the work comes to, even if the attempt is cancelled meanwhile."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise
-    return task.result()

@@ -16,7 +16,7 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from runward.contracts import names
-from runward.contracts.errors import AGENT_ERROR, OUTPUT_VALIDATION_ERROR
+from runward.contracts.errors import AGENT_ERROR, OUTPUT_VALIDATION_ERROR, WAITING
 from runward.contracts.outcomes import (
     AnyOutcome,
     Denied,
@@ -38,7 +38,7 @@ from runward.contracts.runs import (
     ToolStep,
 )
 from runward.contracts.wire import encode_wire
-from runward.workflows.cancelling import stop_if_cancelled
+from runward.workflows.cancelling import cancelled_unheard, stop_if_cancelled
 from runward.workflows.conversation import Conversation
 from runward.workflows.payloads import raw, read
 from runward.workflows.shown_state import show_state
@@ -72,12 +72,12 @@ class AgentRun:
         try:
             return raw(await self._turns(talk))
         except (asyncio.CancelledError, ActivityError) as error:
-            if not is_cancelled_exception(error):
+            if not (is_cancelled_exception(error) or _left_off(error)):
                 raise _refused(error) from error
             closed = await self._close("cancelled", "cancelled by request")
             if closed.state != "answered":
                 self._say("cancelled")
-                raise
+                raise asyncio.CancelledError from error
             # The answer was there first: a cancel that loses adopts it.
             self._say("answered")
             return raw(talk.end(workflow.now(), output=closed.output))
@@ -254,6 +254,13 @@ def _summary(talk: Conversation, what: str) -> str:
 def _called(talk: Conversation, calls: tuple[ToolStep, ...]) -> str:
     known = (NO_SUCH_TOOL if talk.timeout_s(one) is None else one.name for one in calls)
     return f"calls {', '.join(dict.fromkeys(known))}"
+
+
+def _left_off(error: BaseException) -> bool:
+    """Returns whether a step ended between two attempts: the server begins none after a cancel."""
+    cause = error.__cause__
+    waits = isinstance(cause, ApplicationError) and cause.type == WAITING
+    return waits and cancelled_unheard()
 
 
 def _refused(error: BaseException) -> ApplicationError:

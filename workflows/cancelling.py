@@ -1,6 +1,7 @@
 """Cancels that arrive while an activity ends all the same.
 
 The SDK then returns the activity's result, and the cancel has reached nobody: it is asked for here.
+So it does with a failure that another attempt would have mended: after a cancel there is no other.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ HEARD = "runward.cancel-heard"  # until then such runs went on; theirs is a mark
 
 def stop_if_cancelled() -> None:
     """Raises CancelledError where this task was cancelled and nothing has told it."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling() and workflow.patched(HEARD):
+    if cancelled_unheard():
         raise asyncio.CancelledError
+
+
+def cancelled_unheard() -> bool:
+    """Returns whether this task was cancelled, where something else than the cancel came out."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0 and workflow.patched(HEARD)
