@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Generic
 
 from runward.contracts.budget import Budget
@@ -22,14 +21,6 @@ MAX_CALLS_PER_TURN_DEFAULT = 64  # each is an activity, and a model can write hu
 MAX_CALLS_PER_TURN_MAX = 1000  # Temporal lets 2,000 activities of a workflow be pending
 MODEL_RETRIES_MAX = 10_000
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}\Z")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the loop needs to know, pinned when the run opens."""
-
-    max_turns: int
-    max_output_tokens: int
 
 
 class Agent(Generic[Output]):
@@ -91,11 +82,6 @@ class Agent(Generic[Output]):
     def provider(self) -> str:
         """Returns the provider's name, the part of `model` before the colon."""
         return self.model.partition(":")[0]
-
-    @property
-    def limits(self) -> Limits:
-        """Returns what the loop needs."""
-        return Limits(self.max_turns, self.max_output_tokens)
 
     def tool(self, name: str) -> Tool | None:
         """Returns the tool of that name, None if this agent has none."""

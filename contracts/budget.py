@@ -68,7 +68,10 @@ def _limits(cap: Cap) -> Mapping[Dimension, int]:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Caps for a run and for a user; `on_exceeded` says whether the run ends or waits."""
+    """Caps for a run and for a user; `on_exceeded` says whether the run ends or waits.
+
+    `soft_warning_at` is accepted and does nothing yet: nobody is warned before a cap is met.
+    """
 
     run: Cap | None = None
     user: Cap | None = None
