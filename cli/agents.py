@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from runward.cli import completion
 from runward.cli import output as out
 from runward.cli.caller import Output
 from runward.cli.worker import App, app_name
@@ -26,7 +27,7 @@ def list_(app: App = None, output: Output = "text") -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="The agent's name")],
+    name: Annotated[str, typer.Argument(help="The agent's name", autocompletion=completion.agents)],
     app: App = None,
     output: Output = "text",
 ) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from runward.cli import output as out
 from runward.cli.caller import Caller, Output, acting
+from runward.cli.completion import approval_ids
 
 if TYPE_CHECKING:
     from runward.contracts.approvals import Approval, DecisionWord
@@ -17,7 +18,12 @@ app = typer.Typer(no_args_is_help=True, help="List and decide approval requests"
 # Spelled again, so that `--help` does not load the contracts; a test compares the two.
 State = Literal["pending", "approved", "rejected", "expired", "consumed", "void"]
 
-ApprovalId = Annotated[str, typer.Argument(help="The request's id, as `approvals list` prints it")]
+ApprovalId = Annotated[
+    str,
+    typer.Argument(
+        help="The request's id, as `approvals list` prints it", autocompletion=approval_ids
+    ),
+]
 Reason = Annotated[str, typer.Option(help="Why; recorded, and on reject told to the model")]
 
 

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -88,7 +89,8 @@ def leave(code: int) -> NoReturn:
     """Ends the process with that exit code, or as failed if its output did not arrive.
 
     Where the Temporal SDK is loaded, without the interpreter's own ending: in that, threads of the
-    SDK abort every now and then, and a command that succeeded would exit with 134.
+    SDK abort every now and then, and a command that succeeded would exit with 134. Nor where a
+    thread is left, such as one in which a name server is asked: the interpreter waits for it.
     """
     arrived = False
     try:
@@ -100,7 +102,7 @@ def leave(code: int) -> NoReturn:
         if not code:  # else it has been said
             failure(_lost(error))
         code = code or EXIT_FAILED
-    if arrived and "temporalio" not in sys.modules:
+    if arrived and "temporalio" not in sys.modules and threading.active_count() == 1:
         sys.exit(code)
     logging.shutdown()
     with contextlib.suppress(OSError, ValueError):  # nobody reads it any more

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from runward.cli import completion
 from runward.cli import output as out
 from runward.cli.asking import Files, Prompt, prompt_text, shown
 from runward.cli.caller import Caller, Output, Yes, acting
@@ -22,10 +23,14 @@ app = typer.Typer(no_args_is_help=True, help="Start runs and read their results"
 # Spelled again, so that `--help` does not load the contracts; a test compares the two.
 State = Literal["open", "answered", "interrupted", "cancelled", "failed", "ended"]
 
-AgentName = Annotated[str, typer.Argument(help="The agent's name")]
+AgentName = Annotated[
+    str, typer.Argument(help="The agent's name", autocompletion=completion.agents)
+]
 Key = Annotated[str | None, typer.Option(help="Asking again under the same key finds the same run")]
 Session = Annotated[str, typer.Option(help="The session that the run belongs to")]
-RunId = Annotated[str, typer.Argument(help="The run's id, as `runs start` printed it")]
+_RUN_ID = "The run's id, as `runs start` printed it"
+RunId = Annotated[str, typer.Argument(help=_RUN_ID, autocompletion=completion.run_ids)]
+OpenRunId = Annotated[str, typer.Argument(help=_RUN_ID, autocompletion=completion.open_run_ids)]
 Timeout = Annotated[
     float | None,
     typer.Option(
@@ -137,7 +142,10 @@ async def describe(caller: Caller, run_id: RunId, output: Output = "text") -> No
 async def list_(
     caller: Caller,
     of_user: Annotated[str | None, typer.Option("--user", help="Runs of this user")] = None,
-    agent: Annotated[str | None, typer.Option(help="Runs of this agent")] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option(help="Runs of this agent", autocompletion=completion.agents),
+    ] = None,
     state: Annotated[State | None, typer.Option(help="Runs in this state")] = None,
     limit: Annotated[int, typer.Option(help="At most so many", min=1, max=10_000)] = 100,
     output: Output = "text",
@@ -180,7 +188,7 @@ async def watch(
 
 @app.command()
 @acting
-async def cancel(caller: Caller, run_id: RunId) -> None:
+async def cancel(caller: Caller, run_id: OpenRunId) -> None:
     """Ask a run to end; one that has answered keeps its answer"""
     async with caller.client() as client:
         await client.get(run_id).cancel()
@@ -191,7 +199,7 @@ async def cancel(caller: Caller, run_id: RunId) -> None:
 @acting
 async def terminate(
     caller: Caller,
-    run_id: RunId,
+    run_id: OpenRunId,
     reason: Annotated[str, typer.Option(help="Why; shown in Temporal")] = "terminated by a person",
     yes: Yes = False,
 ) -> None:

@@ -23,7 +23,9 @@ Times are printed in UTC: `2026-11-21 17:30:00Z` in text, RFC 3339 in JSON. Wher
 say RFC 3339, a date, or how long ago it is: `2h`, `3d`, `1h30m`, in units of `ms`, `s`, `m`, `h`,
 `d` or `w`. What names no zone is UTC. A span, as of `--timeout`, is `90s`, `5m`, or seconds.
 
-`runward --install-completion` teaches your shell to complete commands.
+`runward --install-completion` teaches your shell to complete commands, and ids of runs and requests
+and names of agents: those of your tenant in the store, if it answers within a second. zsh and fish
+show beside a request what it asks.
 
 <!-- Made by `python -m docs.make`; do not edit. -->
 """
