@@ -111,7 +111,7 @@ ScriptFunction = Callable[[ModelRequest], Turn]
 class ScriptedProvider:
     """The provider `scripted`; its models are the names of the scripts."""
 
-    name: Final = "scripted"
+    name: Final[str] = "scripted"
 
     def __init__(
         self,

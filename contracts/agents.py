@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Generic
 
+from typing_extensions import TypeForm
+
 from runward.contracts.budget import Budget
 from runward.contracts.encoding import digest, digest_of
 from runward.contracts.errors import ConfigurationError
@@ -33,7 +35,7 @@ class Agent(Generic[Output]):
         model: str,
         instructions: str = "",
         tools: Sequence[Tool] = (),
-        output_type: type[Output] | Any = str,
+        output_type: TypeForm[Output] = str,  # type: ignore[assignment]  # Output is str then
         max_turns: int = MAX_TURNS_DEFAULT,
         max_output_tokens: int = MAX_OUTPUT_TOKENS_DEFAULT,
         max_calls_per_turn: int = MAX_CALLS_PER_TURN_DEFAULT,

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any, Final, Generic
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from typing_extensions import TypeVar
+from typing_extensions import TypeForm, TypeVar
 
 from runward.contracts.encoding import clean
 from runward.contracts.errors import ConfigurationError, OutputProblem
@@ -52,7 +52,7 @@ class InvalidOutput(BaseModel):
 class OutputType(Generic[Output]):
     """A type that JSON text is parsed as. Immutable, and built once: it takes milliseconds."""
 
-    def __init__(self, agent: str, kind: Any) -> None:
+    def __init__(self, agent: str, kind: TypeForm[Output]) -> None:
         asked = f"Agent({agent!r}, output_type={kind!r})"
         try:
             self._adapter: TypeAdapter[Output] = TypeAdapter(kind)
@@ -99,7 +99,7 @@ class OutputType(Generic[Output]):
         return ()
 
 
-def output_of(agent: str, kind: Any) -> OutputType[Any] | None:
+def output_of(agent: str, kind: TypeForm[Output]) -> OutputType[Output] | None:
     """Returns what answers of that type must be, None for text, which may be anything."""
     return None if kind is str else OutputType(agent, kind)
 

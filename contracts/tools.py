@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Generic, Literal, TypeVar, overload
@@ -110,11 +110,6 @@ def _floatless(value: Any) -> Any:
     return value
 
 
-Body = TypeVar("Body", bound=Callable[..., Any] | Callable[..., Awaitable[Any]])
-
-
-@overload
-def tool(body: Body, /) -> Tool: ...
 @overload
 def tool(
     body: None = None,

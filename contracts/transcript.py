@@ -18,7 +18,11 @@ GENESIS = digest(b"runward.transcript.v1")
 
 
 class _Wire(BaseModel):
-    """A frozen wire type with compact keys; fields are only ever added, with defaults."""
+    """A frozen wire type with compact keys; fields are only ever added, with defaults.
+
+    Users make messages too. The keys stand inside of `Annotated`, where type checkers do not take
+    them for the names of arguments.
+    """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, extra="ignore")
 
@@ -26,44 +30,44 @@ class _Wire(BaseModel):
 class ToolCall(_Wire):
     """One call that the model asks for; `arguments` is JSON text exactly as the model wrote it."""
 
-    id: str = Field(alias="i")
-    name: str = Field(alias="n")
-    arguments: str = Field(alias="a")
+    id: Annotated[str, Field(alias="i")]
+    name: Annotated[str, Field(alias="n")]
+    arguments: Annotated[str, Field(alias="a")]
 
 
 class FileRef(_Wire):
     """A file of a message: what is stored under that digest, and what it is."""
 
-    digest: str = Field(alias="d")
-    size: int = Field(alias="n")
-    media_type: str = Field(alias="m")
-    name: str = Field("", alias="f")
+    digest: Annotated[str, Field(alias="d")]
+    size: Annotated[int, Field(alias="n")]
+    media_type: Annotated[str, Field(alias="m")]
+    name: Annotated[str, Field(alias="f")] = ""
 
 
 class UserMessage(_Wire):
     """What the user, or a repair, says to the model; the files are shown to it before the text."""
 
-    kind: Literal["user"] = Field("user", alias="k")
-    text: str = Field(alias="t")
-    files: tuple[FileRef, ...] = Field((), alias="f")
+    kind: Annotated[Literal["user"], Field(alias="k")] = "user"
+    text: Annotated[str, Field(alias="t")]
+    files: Annotated[tuple[FileRef, ...], Field(alias="f")] = ()
 
 
 class AssistantMessage(_Wire):
     """What the model answered: text, tool calls, or both."""
 
-    kind: Literal["assistant"] = Field("assistant", alias="k")
-    text: str = Field("", alias="t")
-    calls: tuple[ToolCall, ...] = Field((), alias="c")
+    kind: Annotated[Literal["assistant"], Field(alias="k")] = "assistant"
+    text: Annotated[str, Field(alias="t")] = ""
+    calls: Annotated[tuple[ToolCall, ...], Field(alias="c")] = ()
 
 
 class ToolMessage(_Wire):
     """What a tool call came to, as the model sees it."""
 
-    kind: Literal["tool"] = Field("tool", alias="k")
-    call_id: str = Field(alias="i")
-    name: str = Field(alias="n")
-    text: str = Field(alias="t")
-    is_error: bool = Field(False, alias="e")
+    kind: Annotated[Literal["tool"], Field(alias="k")] = "tool"
+    call_id: Annotated[str, Field(alias="i")]
+    name: Annotated[str, Field(alias="n")]
+    text: Annotated[str, Field(alias="t")]
+    is_error: Annotated[bool, Field(alias="e")] = False
 
 
 Message = Annotated[UserMessage | AssistantMessage | ToolMessage, Field(discriminator="kind")]

@@ -86,13 +86,17 @@ _HOMES = {
 _HOME_OF = {name: home for home, exported in _HOMES.items() for name in exported}
 
 
-def __getattr__(name: str) -> Any:
+def _load(name: str) -> Any:
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
     globals()[name] = value  # the next look-up does not come here
     return value
+
+
+if not TYPE_CHECKING:  # a checker would take every misspelt name for one of ours
+    __getattr__ = _load
 
 
 def __dir__() -> list[str]:

@@ -76,13 +76,17 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def _load(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = _HOMES.get(name, "scripts")
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
     globals()[name] = value  # the next look-up does not come here
     return value
+
+
+if not TYPE_CHECKING:  # a checker would take every misspelt name for one of ours
+    __getattr__ = _load
 
 
 def __dir__() -> list[str]:
