@@ -126,3 +126,10 @@ def _where(ctx: typer.Context) -> tuple[Store, str] | None:
 async def _looked(store: Store, tenant: str, look: Look) -> Offer:
     async with store:
         return list(await look(store, tenant))
+
+
+def settings() -> list[str]:
+    """Returns the names of all settings that are runward's own."""
+    from runward.client.settings import Settings
+
+    return list(Settings.model_fields)

@@ -115,7 +115,10 @@ def commands_on_ids() -> Iterator[tuple[str, str]]:
     assert isinstance(groups, TyperGroup)
     for group, found in groups.commands.items():
         for verb, command in getattr(found, "commands", {}).items():
-            if any(one.name in ("run_id", "approval_id", "kid", "who") for one in command.params):
+            if any(
+                one.name in ("run_id", "approval_id", "kid", "name", "who")
+                for one in command.params
+            ):
                 yield group, verb
 
 
