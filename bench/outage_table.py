@@ -22,6 +22,7 @@ class Outage(ABC):
     knob: ClassVar[str]
     down: ClassVar[Server | None] = None  # what the worker's health has to name
     at_start: ClassVar[bool] = False  # it is there before the worker is
+    lasts_s: ClassVar[tuple[float, float]] = (3.0, 8.0)
 
     def __init__(self, world: World, rng: random.Random) -> None:
         self.world, self.rng = world, rng
@@ -91,6 +92,24 @@ class PostgresSlow(Outage):
 
     async def end(self) -> None:
         self.world.postgres.delay_s = 0.0
+
+
+class PostgresSilent(Outage):
+    """Connections stay open, and others are accepted, but no byte passes either way.
+
+    As behind a network that parts: the server does not hear that a client has given up. When it
+    ends, these connections are closed.
+    """
+
+    name, knob, down = "postgres_silent", "postgres gate", "store"
+    lasts_s = (11.0, 16.0)  # longer than a statement may take: who waits has to notice by himself
+
+    async def begin(self) -> None:
+        self.world.postgres.hush()
+
+    async def end(self) -> None:
+        await self.world.postgres.cut()
+        self.world.postgres.speak()
 
 
 class PostgresReadOnly(Outage):
@@ -239,6 +258,7 @@ TABLE: tuple[type[Outage], ...] = (
     PostgresAway,
     PostgresCutAfterCommit,
     PostgresSlow,
+    PostgresSilent,
     PostgresReadOnly,
     PostgresOutOfConnections,
     PostgresDiskFull,

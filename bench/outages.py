@@ -33,7 +33,6 @@ from runward.client.runward_client import RunwardClient
 PAIRS, PAIRS_QUICK = 10, 2
 RUNS, RUNS_QUICK = 50, 20
 BEGINS_S = (1.0, 3.0)  # after the first start
-LASTS_S = (3.0, 8.0)
 RESUME_S_MAX = 30.0
 START_ERROR_S_MAX = 15.0  # until a user is told that nothing can be started
 HEALTHY_S_MAX = 15.0  # after the end, until the worker's health says so
@@ -95,7 +94,7 @@ async def trial(world: World, name: str, outages: Sequence[type[Outage]], runs: 
         waits = any(one.at_start for one in begun)
         await made.keeper.says(" is away" if waits else " polls ")
         using = asyncio.create_task(made.users.all(name, runs))
-        await asyncio.gather(*(_play(one, rng.uniform(*BEGINS_S), rng.uniform(*LASTS_S))
+        await asyncio.gather(*(_play(one, rng.uniform(*BEGINS_S), rng.uniform(*one.lasts_s))
                                for one in begun))  # fmt: skip
         made.over = time.monotonic()
         await using

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 from urllib.parse import parse_qs, urlsplit
@@ -17,7 +19,8 @@ from runward.contracts.errors import (
     StoreUnavailable,
 )
 
-COMMAND_S_MAX = 10.0
+STATEMENT_S_MAX = 9.0  # then the server ends it, and the connection goes on
+COMMAND_S_MAX = 10.0  # a server that has not even ended it does not hear us
 CONNECT_S_MAX = 5.0  # also for a user who waits to be told that the store is away
 CONNECTIONS_MAX = 10  # two lanes of two for steps, as many for slow tenants, two for reads
 KEPT_MAX = 2  # one for opens, one for closes: to give one back to the pool costs 50 us, and a task
@@ -37,7 +40,13 @@ FAILURES = (
     TimeoutError,
 )
 # After these a connection is of no use, though it is open: a new one may lead to another server.
-_WORN_OUT = (asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError)
+# To be used again after the last two, it would have to wait for the server's answer to a cancel.
+_WORN_OUT = (
+    asyncpg.InternalClientError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncio.CancelledError,
+    TimeoutError,
+)
 _BUSY = ("55P03", "40P01", "40001")  # lock_not_available, deadlock_detected, serialization_failure
 _AWAY = ("08", "53", "57", "58")  # connection, resources, operator intervention, system
 _READ_ONLY = "25006"  # a standby, or what was the primary before a failover: a matter of time
@@ -90,6 +99,14 @@ class Failure:
     at: float
 
 
+class _Connection(asyncpg.Connection):
+    """A connection whose end needs no answer: the pool lets tasks close some, and awaits none."""
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  asyncpg's own
+        with suppress(TimeoutError):
+            await super().close(timeout=timeout)
+
+
 class Database:
     """A pool of connections to one database; every error is translated."""
 
@@ -111,6 +128,7 @@ class Database:
             # The step functions read fresh rows after each lock; no other level does that.
             "default_transaction_isolation": "read committed",
             "jit": "off",
+            "statement_timeout": f"{STATEMENT_S_MAX * 1000:.0f}ms",
             "timezone": "UTC",
         }
         if self._role is not None:
@@ -122,6 +140,7 @@ class Database:
                 max_size=self._connections_max,
                 timeout=CONNECT_S_MAX,
                 command_timeout=COMMAND_S_MAX,
+                connection_class=_Connection,
                 server_settings=settings,
                 reset=_keep,
             )
@@ -156,6 +175,8 @@ class Database:
                 if isinstance(error, _WORN_OUT):
                     connection.terminate()
                 await self._release(connection)
+                if isinstance(error, TimeoutError):
+                    await self._doubt()
                 raise
             await self._put(connection)
         except FAILURES as error:
@@ -190,6 +211,17 @@ class Database:
         if self._lent < self._connections_max and len(self._kept) < KEPT_MAX:
             self._kept.append(connection)
         else:
+            await self._release(connection)
+
+    async def _doubt(self) -> None:
+        """Gives up the idle connections: where the network lost one, it has lost the others, too.
+
+        Asked one after the other, each would take as long as the first to show it.
+        """
+        await self.pool.expire_connections()
+        while self._kept:
+            connection = self._kept.pop()
+            connection.terminate()
             await self._release(connection)
 
     async def _release(self, connection: Connection) -> None:

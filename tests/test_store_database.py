@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import time
+from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
+from bench.outage_gate import Gate, through
 from runward.contracts.errors import RequestRefused, RunwardError, StoreUnavailable
 from runward.contracts.steps import Admitted
+from runward.store import database as store_database
 from runward.store.database import Database
 from runward.store.pool import Store
 from tests.store_case import Case
+
+PATIENCE_S = 1.0
 
 
 @pytest.mark.parametrize("connections", [1, 2, 3])
@@ -57,6 +64,72 @@ async def test_a_statement_that_was_cancelled_harms_no_later_one(database_url: s
         await sleeping
 
     assert await database.value("select 1") == 1
+    await database.close()
+
+
+@pytest.fixture
+async def gate(database_url: str) -> AsyncIterator[Gate]:
+    async with Gate(int(database_url.rpartition(":")[2].partition("/")[0])) as opened:
+        yield opened
+
+
+async def opened(database_url: str, gate: Gate) -> Database:
+    """Returns a database whose connections, five of them, have all gone silent."""
+    database = Database(through(database_url, gate.port))
+    await database.open()
+    await asyncio.gather(*(database.fetch("select pg_sleep(0.1)") for _ in range(5)))
+    gate.hush()
+    gate.speak()
+    return database
+
+
+async def test_of_silent_connections_only_the_first_is_waited_for(
+    database_url: str, gate: Gate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a failover that no client was told of: the server is there, for new connections."""
+    monkeypatch.setattr(store_database, "COMMAND_S_MAX", PATIENCE_S)
+    database = await opened(database_url, gate)
+
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="TimeoutError"):
+        await database.fetch("select 1")
+    first_s = time.monotonic() - began
+    assert await database.value("select 1") == 1
+    all_s = time.monotonic() - began
+    await asyncio.gather(*(database.fetch("select pg_sleep(0.1)") for _ in range(5)))
+    await asyncio.sleep(2 * PATIENCE_S)  # until the pool has given up to close the others
+    await database.close()
+    gc.collect()
+
+    assert PATIENCE_S <= first_s <= all_s < 2 * PATIENCE_S
+    assert caplog.messages == []
+
+
+async def test_a_cancel_does_not_wait_for_a_silent_server(database_url: str, gate: Gate) -> None:
+    database = await opened(database_url, gate)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1) as limit:
+            await database.fetch("select 1")
+    late_s = time.monotonic() - (limit.when() or 0)
+    await database.close()
+
+    assert late_s < 1
+
+
+async def test_a_statement_that_takes_too_long_is_ended_by_the_server(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection stays: only a server that is silent loses all of them."""
+    monkeypatch.setattr(store_database, "STATEMENT_S_MAX", 0.1)
+    database = Database(database_url, connections_max=1)
+    await database.open()
+    backend = await database.value("select pg_backend_pid()")
+
+    with pytest.raises(StoreUnavailable, match="57014"):
+        await database.fetch("select pg_sleep(30)")
+
+    assert await database.value("select pg_backend_pid()") == backend
     await database.close()
 
 
