@@ -18,6 +18,7 @@ from runward.workers.app import load_app
 from runward.workers.dev import DevStack
 from runward.workers.worker import connect, identity, serve
 
+from . import anthropic_double
 from .app_folder import Command, runward
 from .child_processes import comes_true
 
@@ -108,6 +109,30 @@ async def test_serves_inside_another_process_until_its_event(dev: DevStack, here
 
     assert result.output == "quick answer"
     assert len(identity()) < 24
+
+
+CALLING = """
+from runward import Agent, RunwardPlugin
+
+app = RunwardPlugin(agents=[Agent("support", model="anthropic:claude-sonnet-4-5")])
+"""
+
+
+async def test_does_not_log_where_it_calls_models(dev: DevStack, folder: Path) -> None:
+    (folder / "calling.py").write_text(CALLING)
+    async with anthropic_double.serving() as double:
+        double.plays(anthropic_double.message(anthropic_double.text("An answer.")))
+        keys = {"ANTHROPIC_API_KEY": "a key", "ANTHROPIC_BASE_URL": double.url}
+        given = words(dev, "calling:app")
+        called = runward(folder, *given, NO_PROXY="127.0.0.1", **keys)
+        async with called as worker, await client(dev) as door:
+            await worker.says(" polls ")
+            result = await door.acting_as("ada", tenant="acme").execute("support", "hello")
+            code = await stopped(worker)
+
+    assert (result.output, code) == ("An answer.", 0)
+    logged = [line for line in worker.err if "httpx" in line or double.url in line]
+    assert (len(double.seen), logged) == (1, []), worker.err
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,8 @@ async def run(
     has connected are raised.
     """
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    # The providers' clients say each call with its address, which is nobody's affair but the app's.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     plugin = load_app(app)
     named = None if codec is None else load_codec(codec)
     stop, health = asyncio.Event(), Health(health_file)
