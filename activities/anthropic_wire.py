@@ -7,8 +7,9 @@ digest; for this provider it stands for the text exactly as the model wrote it.
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -20,7 +21,8 @@ from runward.activities.provider_answers import (
     read_body,
     read_usage,
 )
-from runward.contracts.encoding import clean
+from runward.activities.provider_reasoning import Items, given_back, is_there, kept, proven
+from runward.contracts.encoding import clean, digest
 from runward.contracts.files import PDF
 from runward.contracts.providers import ModelRequest, ModelResponse, Stop
 from runward.contracts.transcript import (
@@ -44,6 +46,8 @@ _STOPS: dict[object, Stop] = {
     "refusal": "refusal",
     "content_filter": "filtered",  # what gateways to other models say
 }
+# Blocks of reasoning, and what proves each: without it the API refuses them.
+_PROOFS = {"thinking": "signature", "redacted_thinking": "data"}
 # What `output_config.format` knows of JSON Schema.
 OUTPUT = Dialect(
     bounds=frozenset(),
@@ -56,11 +60,18 @@ OUTPUT = Dialect(
 
 def write_request(request: ModelRequest) -> dict[str, Any]:
     """Returns the call's parameters; `system` and `tools` only where there are any."""
-    parameters: dict[str, Any] = {
-        "model": request.model,
-        "max_tokens": request.max_output_tokens,
-        "messages": write_messages(request.messages, request.files),
-    }
+    parameters = _definition(request)
+    belongs_to = _name(parameters) if is_there(request.messages) else ""
+    parameters["max_tokens"] = request.max_output_tokens
+    parameters["messages"] = write_messages(request.messages, request.files, belongs_to)
+    if request.tools:
+        _cache(parameters)
+    return parameters
+
+
+def _definition(request: ModelRequest) -> dict[str, Any]:
+    """Returns what stands before the messages."""
+    parameters: dict[str, Any] = {"model": request.model}
     told = [clean(request.instructions)] if request.instructions else []
     if request.output is not None:
         schema = fitted(request.output, OUTPUT)
@@ -75,8 +86,16 @@ def write_request(request: ModelRequest) -> dict[str, Any]:
             {"name": one.name, "description": one.description, "input_schema": one.schema}
             for one in request.tools
         ]
-        _cache(parameters)
     return parameters
+
+
+def _name(definition: dict[str, Any]) -> str:
+    """Returns what reasoning belongs to: newer models refuse it where what stood before it changed.
+
+    Messages do not change, but another release's prompt or tools may take a run over.
+    """
+    before = [definition.get(one) for one in ("model", "system", "tools")]
+    return digest(json.dumps(before).encode())
 
 
 def _cache(parameters: dict[str, Any]) -> None:
@@ -91,7 +110,7 @@ def _cache(parameters: dict[str, Any]) -> None:
 
 
 def write_messages(
-    messages: Iterable[Message], files: Mapping[str, bytes] = NO_FILES
+    messages: Iterable[Message], files: Mapping[str, bytes] = NO_FILES, belongs_to: str = ""
 ) -> list[dict[str, Any]]:
     """Returns the messages as turns of alternating roles.
 
@@ -101,7 +120,7 @@ def write_messages(
     turns: list[dict[str, Any]] = []
     for message in messages:
         role = "assistant" if isinstance(message, AssistantMessage) else "user"
-        blocks = _write_blocks(message, files)
+        blocks = _write_blocks(message, files, belongs_to)
         if turns and turns[-1]["role"] == role:
             turns[-1]["content"].extend(blocks)
         elif blocks:
@@ -111,28 +130,37 @@ def write_messages(
     return turns
 
 
-def _write_blocks(message: Message, files: Mapping[str, bytes]) -> list[dict[str, Any]]:
-    text = clean(message.text)
+def _write_blocks(message: Message, files: Mapping[str, bytes], belongs_to: str) -> Items:
     if isinstance(message, ToolMessage):
         block: dict[str, Any] = {"type": "tool_result", "tool_use_id": message.call_id}
-        if text.strip():
-            block["content"] = text
+        if message.text.strip():
+            block["content"] = clean(message.text)
         if message.is_error:
             block["is_error"] = True
         return [block]
-    blocks: list[dict[str, Any]] = [{"type": "text", "text": text}] if text.strip() else []
+    said = _write_text(clean(message.text))
     if isinstance(message, UserMessage):
-        return [*(_write_file(one, files[one.digest]) for one in message.files), *blocks]
-    if isinstance(message, AssistantMessage):
-        blocks += [
-            {
-                "type": "tool_use",
-                "id": one.id,
-                "name": one.name,
-                "input": arguments_object(one.arguments),
-            }
-            for one in message.calls
-        ]
+        return [*(_write_file(one, files[one.digest]) for one in message.files), *said]
+    reasoned = given_back(message, belongs_to, _fill)
+    return [*said, *map(_write_call, message.calls)] if reasoned is None else reasoned
+
+
+def _write_text(text: str) -> Items:
+    return [{"type": "text", "text": text}] if text.strip() else []
+
+
+def _write_call(call: ToolCall) -> dict[str, Any]:
+    arguments = arguments_object(call.arguments)
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
+
+
+def _fill(items: Any, texts: Iterator[str], calls: Iterator[ToolCall]) -> Items:
+    blocks: Items = []
+    for item in items:
+        if item == "text":
+            blocks += _write_text(next(texts))
+        else:
+            blocks.append(_write_call(next(calls)) if item == "tool_use" else item)
     return blocks
 
 
@@ -147,12 +175,12 @@ def _write_file(file: FileRef, data: bytes) -> dict[str, Any]:
     return {"type": "document", "source": source} | ({"title": file.name} if file.name else {})
 
 
-def read_answer(body: bytes) -> ModelResponse:
+def read_answer(body: bytes, request: ModelRequest) -> ModelResponse:
     """Returns the answer that a body holds; NotAnAnswer if it holds none."""
-    return read_body(body, _read)
+    return read_body(body, lambda answer: _read(answer, request))
 
 
-def _read(answer: Any) -> ModelResponse:
+def _read(answer: Any, request: ModelRequest) -> ModelResponse:
     if answer["type"] != "message":
         raise ValueError("not a message")
     stop = _STOPS.get(answer["stop_reason"], "incomplete")
@@ -162,7 +190,24 @@ def _read(answer: Any) -> ModelResponse:
         calls = tuple(_read_call(one) for one in answer["content"] if one["type"] == "tool_use")
         stop = "tools" if calls else "end"
     usage, metered = read_usage(_read_usage, answer.get("usage"))
-    return ModelResponse(AssistantMessage(text=text, calls=calls), usage, stop, metered)
+    reasoning = _read_reasoning(answer["content"], request)
+    message = AssistantMessage(text=text, calls=calls)
+    return ModelResponse(message, usage, stop, metered, reasoning)
+
+
+def _read_reasoning(content: Items, request: ModelRequest) -> str:
+    """Returns the blocks of reasoning in their places, "" where there are none to send again."""
+    if not proven(content, _PROOFS):
+        return ""
+    last = max(index for index, one in enumerate(content) if one["type"] in _PROOFS)
+    # Blank text is not sent, and the API takes no reasoning that stands behind something else then,
+    # or before nothing.
+    sent = [one["type"] != "text" or bool(one["text"].strip()) for one in content]
+    if not all(sent[:last]) or not any(sent[last + 1 :]):
+        return ""
+    places = [one["type"] if one["type"] in ("text", "tool_use") else one for one in content]
+    texts = [one["text"] for one in content if one["type"] == "text"]
+    return kept(_name(_definition(request)), places, texts)
 
 
 def _read_call(block: dict[str, Any]) -> ToolCall:

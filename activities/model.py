@@ -17,6 +17,7 @@ from runward.activities.model_choice import Chosen, ModelChoice, PriceOf, TriedO
 from runward.activities.openai_wire import STRICT
 from runward.activities.output_schema import sent_bytes
 from runward.activities.provider_answers import received
+from runward.activities.provider_reasoning import with_reasoning, without_foreign
 from runward.activities.providers import Providers
 from runward.activities.transcripts import (
     Loaded,
@@ -61,6 +62,7 @@ from runward.contracts.transcript import GENESIS, AssistantMessage, Message, Use
 from runward.contracts.usage import Price, Usage
 
 # A byte-level token is at least one byte, so bytes bound tokens; the rest is each message's frame.
+# Reasoning is encrypted, which takes more bytes, not fewer.
 TOKENS_PER_MESSAGE = 16
 TOKENS_PER_REQUEST = 64
 # Above what any documented formula makes of one image, whatever its size. A document has its bytes
@@ -188,6 +190,8 @@ class ModelCall:
         if reason:  # billed like any answer, but nothing that a run may go on with
             return Ended(Failed(reason=reason), _actual(used, cost))
         repair, invalid = _judged(agent, message, messages)
+        if response.reasoning and (message.calls or repair):  # else nobody is asked again
+            answer = _reasoned(answer, response, chosen)
         said = (answer,) if repair is None else (answer, written(repair))
         new = (*loaded.new, *said)
         made = rows(step.head, loaded.prefix_bytes, new)
@@ -258,10 +262,11 @@ def _parent(step: ModelStep) -> Parent:
 
 def _request(agent: Agent[Any], prepared: _Prepared, step: Step) -> ModelRequest:
     model, place, _ = prepared.chosen
+    provider, _, name = model.partition(":")
     return ModelRequest(
-        model=model.partition(":")[2],
+        model=name,
         instructions=agent.instructions,
-        messages=prepared.messages,
+        messages=without_foreign(prepared.messages, provider),
         files=prepared.files,
         tools=_told(agent).tools,
         max_output_tokens=step.output_tokens,
@@ -329,6 +334,12 @@ def _metered(response: ModelResponse, step: Step) -> ModelResponse:
     if price.cache_write > price.input:
         return replace(response, usage=Usage(cache_write=tokens_in, output=out))
     return replace(response, usage=Usage(input=tokens_in, output=out))
+
+
+def _reasoned(answer: Written, response: ModelResponse, chosen: Chosen) -> Written:
+    """Returns the answer with its reasoning, unless both together are too large."""
+    whole = written(with_reasoning(response, chosen.model.partition(":")[0]))
+    return answer if _too_large(whole.content) else whole
 
 
 def _too_large(content: bytes) -> str:

@@ -1,14 +1,14 @@
 """Between our transcript and OpenAI's Responses API; pure, and without the SDK.
 
-Each call sends the whole conversation, and asks the API to keep none of it. Items go without the
-API's own ids: a call under its id is refused without the reasoning that came with it.
+Each call sends the whole conversation, and asks the API to keep none of it. Items with reasoning
+among them go as they came, others without ids: under its id the API refuses half of such a pair.
 """
 
 from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from runward.activities.output_schema import FORMATS, NUMBER_BOUNDS, Dialect, enveloped, fitted
@@ -20,6 +20,7 @@ from runward.activities.provider_answers import (
     read_usage,
 )
 from runward.activities.provider_errors import shown
+from runward.activities.provider_reasoning import Items, given_back, kept, proven
 from runward.contracts.encoding import clean
 from runward.contracts.files import PDF
 from runward.contracts.providers import (
@@ -52,6 +53,11 @@ FILTERS = frozenset(
     }
 )
 _PASSING = frozenset({"rate_limit_exceeded", "server_error", "vector_store_timeout"})
+# Models whose names say that they reason. The API returns reasoning that can be sent again without
+# being asked; what else speaks it may want to be asked, and it refuses to be for other models.
+_REASONS = re.compile(r"o\d|gpt-5(?!-chat)")
+# Without its encrypted content reasoning only names what the API was asked not to keep.
+_PROOFS = {"reasoning": "encrypted_content"}
 _CODE = re.compile(r"[a-z_]{1,64}")
 # What `strict` knows of JSON Schema: every property is required, and roots are objects.
 STRICT = Dialect(
@@ -67,9 +73,11 @@ def write_request(request: ModelRequest) -> dict[str, Any]:
     parameters: dict[str, Any] = {
         "model": request.model,
         "max_output_tokens": request.max_output_tokens,
-        "input": [item for one in request.messages for item in _write_items(one, request.files)],
+        "input": [item for one in request.messages for item in _write_items(one, request)],
         "store": False,  # a copy that nobody governs
     }
+    if _REASONS.match(request.model):
+        parameters["include"] = ["reasoning.encrypted_content"]
     if request.instructions:
         parameters["instructions"] = clean(request.instructions)
     if request.tools:
@@ -99,22 +107,37 @@ def _write_output(spec: OutputSpec) -> dict[str, Any]:
     }
 
 
-def _write_items(message: Message, files: Mapping[str, bytes]) -> Iterator[dict[str, Any]]:
+def _write_items(message: Message, request: ModelRequest) -> Iterator[dict[str, Any]]:
     text = clean(message.text)
     if isinstance(message, ToolMessage):
         # There is no place for `is_error`; each of our error texts says that it is one.
         yield {"type": "function_call_output", "call_id": message.call_id, "output": text}
         return
     if isinstance(message, UserMessage) and message.files:
-        parts = [_write_file(one, files[one.digest]) for one in message.files]
+        parts = [_write_file(one, request.files[one.digest]) for one in message.files]
         said = [{"type": "input_text", "text": text}] if text.strip() else []
         yield {"role": "user", "content": [*parts, *said]}
         return
-    assistant = isinstance(message, AssistantMessage)
+    reasoned = given_back(message, request.model, _fill)
+    if reasoned is not None:
+        yield from reasoned
+        return
     if text.strip():
-        yield {"role": "assistant" if assistant else "user", "content": text}
+        yield {"role": message.kind, "content": text}
     if isinstance(message, AssistantMessage):
         yield from map(_write_call, message.calls)
+
+
+def _fill(items: Any, texts: Iterator[str], calls: Iterator[ToolCall]) -> Items:
+    return [_filled(one, texts, calls) for one in items]
+
+
+def _filled(item: dict[str, Any], texts: Iterator[str], calls: Iterator[ToolCall]) -> Any:
+    if item["type"] == "function_call":
+        return {**item, **_write_call(next(calls))}
+    if item["type"] != "message":
+        return item
+    return {**item, "content": [{**part, "text": next(texts)} for part in item["content"]]}
 
 
 def _write_file(file: FileRef, data: bytes) -> dict[str, Any]:
@@ -136,12 +159,12 @@ def _write_call(call: ToolCall) -> dict[str, Any]:
     }
 
 
-def read_answer(body: bytes) -> ModelResponse:
+def read_answer(body: bytes, request: ModelRequest) -> ModelResponse:
     """Returns the answer that a body holds; NotAnAnswer if none, ModelError if the model failed."""
-    return read_body(body, _read)
+    return read_body(body, lambda answer: _read(answer, request))
 
 
-def _read(answer: Any) -> ModelResponse:
+def _read(answer: Any, request: ModelRequest) -> ModelResponse:
     if answer["object"] != "response":
         raise ValueError("not a response")
     if answer["status"] == "failed":
@@ -154,7 +177,24 @@ def _read(answer: Any) -> ModelResponse:
     if stop == "end":
         calls = tuple(_calls(answer["output"]))
         stop = "tools" if calls else "end"
-    return _response(answer, AssistantMessage(text=text, calls=calls), stop)
+    reasoning = _read_reasoning(answer["output"], parts, request)
+    return _response(answer, AssistantMessage(text=text, calls=calls), stop, reasoning)
+
+
+def _read_reasoning(output: Items, parts: Items, request: ModelRequest) -> str:
+    """Returns the items with reasoning among them, "" where there is none to send again."""
+    if not proven(output, _PROOFS) or output[-1]["type"] in _PROOFS:  # which something must follow
+        return ""
+    if any(one["type"] != "output_text" for one in parts):
+        return ""
+    return kept(request.model, list(map(_place, output)), [one["text"] for one in parts])
+
+
+def _place(item: dict[str, Any]) -> dict[str, Any]:
+    """Returns the item without what the message holds."""
+    if item["type"] == "message":
+        return {**item, "content": [{**part, "text": ""} for part in item["content"]]}
+    return {**item, "arguments": ""} if item["type"] == "function_call" else item
 
 
 def _stop(answer: Any, parts: list[dict[str, Any]]) -> Stop:
@@ -175,9 +215,11 @@ def _read_failed(answer: Any) -> ModelResponse:
     raise ModelError(f"openai failed {code}".strip(), retryable=code in _PASSING, unbilled=False)
 
 
-def _response(answer: Any, message: AssistantMessage, stop: Stop) -> ModelResponse:
+def _response(
+    answer: Any, message: AssistantMessage, stop: Stop, reasoning: str = ""
+) -> ModelResponse:
     usage, metered = read_usage(_read_usage, answer.get("usage"))
-    return ModelResponse(message, usage, stop, metered)
+    return ModelResponse(message, usage, stop, metered, reasoning)
 
 
 def _parts(output: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

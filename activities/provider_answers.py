@@ -19,6 +19,9 @@ from runward.contracts.transcript import AssistantMessage, ToolCall
 from runward.contracts.usage import Usage
 
 ARGUMENTS_BYTES_MAX = 1024 * 1024  # what the store takes for a call that is judged
+# Twice what the longest reasoning takes, encrypted. APIs bound what they take back as well, and
+# refuse the whole request.
+REASONING_BYTES_MAX = 2 * 1024 * 1024
 COUNTER_MAX = 10**9  # a hundred times the largest context; its cost is far from the ledger's range
 
 # What every provider takes back. Ids and names of another form would be refused on the next call.
@@ -27,7 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 _NAME_SHOWN_CHARS = 40
 
-_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 class NotAnAnswer(Exception):
@@ -38,7 +41,7 @@ def read_body(body: bytes, read: Callable[[Any], ModelResponse]) -> ModelRespons
     """Returns the answer that `read` finds in the JSON of a body; NotAnAnswer if it holds none."""
     try:
         return read(json.loads(body))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         wrong = type(error).__name__
     # Outside, as the error that we caught holds the body.
     raise NotAnAnswer(f"{len(body)} bytes, {wrong}")
@@ -51,7 +54,7 @@ def read_usage(read: Callable[[Any], Usage], usage: Any) -> tuple[Usage, bool]:
     """
     try:
         return read(usage), True
-    except _UNREADABLE:
+    except UNREADABLE:
         return Usage(), False
 
 
@@ -101,14 +104,22 @@ def received(
     if not ended:  # a word that is none of ours was no normal end either
         stop = response.stop if response.stop in NO_ANSWER else "incomplete"
     usage, metered = read_usage(_bounded, response.usage)
-    if kept != message.calls or text != message.text:
-        message = AssistantMessage(text=text, calls=kept)
+    reasoning = _reasoning(response.reasoning)
+    if (kept, text, None) != (message.calls, message.text, message.reasoning):
+        message, reasoning = AssistantMessage(text=text, calls=kept), ""  # it led to another one
     return ModelResponse(
         message=message,
         usage=usage,
         stop=stop,
         metered=response.metered and metered,
+        reasoning=reasoning,
     )
+
+
+def _reasoning(data: str) -> str:
+    """Returns what the provider gets back, unchanged, or nothing of it."""
+    good = clean(data) == data and len(data.encode()) <= REASONING_BYTES_MAX
+    return data if good else ""
 
 
 def _bounded(usage: Usage) -> Usage:

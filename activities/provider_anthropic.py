@@ -43,8 +43,8 @@ class AnthropicProvider(SdkProvider["AsyncAnthropic"]):
         body: bytes = raw.http_response.content
         return body
 
-    def _read(self, body: bytes) -> ModelResponse:
-        return read_answer(body)
+    def _read(self, body: bytes, request: ModelRequest) -> ModelResponse:
+        return read_answer(body, request)
 
     def _classify(self, error: Exception, *, unsent: bool) -> ModelError:
         import anthropic

@@ -59,7 +59,7 @@ class SdkProvider(ABC, Generic[Client]):
         """Returns the body of the API's answer; `options` go to the SDK's call as they are."""
 
     @abstractmethod
-    def _read(self, body: bytes) -> ModelResponse:
+    def _read(self, body: bytes, request: ModelRequest) -> ModelResponse:
         """Returns the answer that the body holds; raises NotAnAnswer, ModelError."""
 
     @abstractmethod
@@ -73,7 +73,7 @@ class SdkProvider(ABC, Generic[Client]):
         try:
             client = await self._connected()
             body = await self._send(client, request, self._options(request))
-            return opened(self._read(body), request)
+            return opened(self._read(body, request), request)
         except ModelError as error:
             failure = error
         except NotAnAnswer as error:

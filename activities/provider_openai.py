@@ -39,8 +39,8 @@ class OpenAIProvider(SdkProvider["AsyncOpenAI"]):
         body: bytes = raw.http_response.content
         return body
 
-    def _read(self, body: bytes) -> ModelResponse:
-        return read_answer(body)
+    def _read(self, body: bytes, request: ModelRequest) -> ModelResponse:
+        return read_answer(body, request)
 
     def _classify(self, error: Exception, *, unsent: bool) -> ModelError:
         import openai

@@ -62,12 +62,15 @@ class ModelResponse:
 
     Calls stand in it only where `stop` is "tools": half a call must never run. Without `metered`
     the provider did not say what it billed; the most that the call can have cost is charged then.
+    `reasoning` is what the provider wants back in later calls, as text that only it reads: it
+    comes as `AssistantMessage.reasoning`. Nobody else sees it, another provider least of all.
     """
 
     message: AssistantMessage
     usage: Usage
     stop: Stop
     metered: bool = True
+    reasoning: str = field(default="", repr=False)
 
 
 class ModelError(Exception):

@@ -52,12 +52,23 @@ class UserMessage(_Wire):
     files: Annotated[tuple[FileRef, ...], Field(alias="f")] = ()
 
 
+class Reasoning(_Wire):
+    """What a model thought on its way to a message: for later calls of its provider, and nobody.
+
+    Only that provider's own file reads `data`, which it wrote.
+    """
+
+    provider: Annotated[str, Field(alias="p")]
+    data: Annotated[str, Field(alias="d", repr=False)]
+
+
 class AssistantMessage(_Wire):
     """What the model answered: text, tool calls, or both."""
 
     kind: Annotated[Literal["assistant"], Field(alias="k")] = "assistant"
     text: Annotated[str, Field(alias="t")] = ""
     calls: Annotated[tuple[ToolCall, ...], Field(alias="c")] = ()
+    reasoning: Annotated[Reasoning | None, Field(alias="r")] = None
 
 
 class ToolMessage(_Wire):
@@ -76,8 +87,12 @@ _MESSAGE: TypeAdapter[UserMessage | AssistantMessage | ToolMessage] = TypeAdapte
 
 def encode_message(message: Message) -> bytes:
     """Returns the message's bytes, the ones that are hashed and stored."""
-    # Without files the bytes are those from before there were any, and so is the digest.
-    left_out = {"files"} if isinstance(message, UserMessage) and not message.files else None
+    left_out: set[str] | None = None
+    # What is not there leaves no trace: bytes and digest are those from before it could be.
+    if isinstance(message, UserMessage) and not message.files:
+        left_out = {"files"}
+    elif isinstance(message, AssistantMessage) and message.reasoning is None:
+        left_out = {"reasoning"}
     # As JSON text it holds neither a lone surrogate nor a NUL.
     return message.model_dump_json(by_alias=True, exclude=left_out).encode()
 

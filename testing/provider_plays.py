@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+import traceback
+from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import uuid4
 
-from runward.contracts.providers import ModelRequest, Stop, ToolSpec
+import pytest
+
+from runward.contracts.providers import ModelError, ModelRequest, Provider, Stop, ToolSpec
 from runward.contracts.transcript import ToolCall, UserMessage
 from runward.contracts.usage import Usage
 
@@ -62,3 +66,15 @@ Play = Answer | Failing | Cutting | Hanging
 def call(name: str = "lookup", *, call_id: str = "call_1", **arguments: Any) -> ToolCall:
     """Returns a tool call."""
     return ToolCall(id=call_id, name=name, arguments=json.dumps(arguments))
+
+
+async def error_of(provider: Provider, request: ModelRequest = REQUEST) -> ModelError:
+    """Returns the error of a call, and sees to it that no trace of it tells what must stay here."""
+    with pytest.raises(ModelError) as caught:
+        await provider.call(replace(request, idempotency_key=uuid4().hex))
+    shown = "".join(traceback.format_exception(caught.value))
+    assert SECRET not in shown
+    assert WORDS not in shown
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    return caught.value

@@ -13,7 +13,7 @@ from runward.contracts.providers import Stop
 from runward.contracts.usage import Usage
 from runward.testing.provider_contract import Answer
 from runward.testing.provider_double import Double, Reply, Seen
-from runward.testing.provider_double import serving as serving_double
+from tests.provider_memory import Messages, remembering
 from tests.schema_shape import schema_error
 
 __all__ = ["Double", "Reply", "Seen"]
@@ -56,6 +56,16 @@ def tool_use(call_id: str, name: str, **arguments: Any) -> dict[str, Any]:
     return {"type": "tool_use", "id": call_id, "name": name, "input": arguments}
 
 
+def thinking(words: str, signature: str = "EqQBCkYI") -> dict[str, Any]:
+    """Returns a block of reasoning."""
+    return {"type": "thinking", "thinking": words, "signature": signature}
+
+
+def redacted(data: str = "EmwKAhgB") -> dict[str, Any]:
+    """Returns a block of reasoning that nobody may read."""
+    return {"type": "redacted_thinking", "data": data}
+
+
 def error(kind: str, words: str = "as you wish") -> dict[str, Any]:
     """Returns the API's error object."""
     return {"type": "error", "error": {"type": kind, "message": words}, "request_id": "req_1"}
@@ -87,7 +97,7 @@ def refusal(why: str) -> Reply:
 @asynccontextmanager
 async def serving() -> AsyncIterator[Double]:
     """Serves a double on a free port."""
-    async with serving_double(shape_error, refusal) as double:
+    async with remembering(shape_error, Messages(), refusal) as double:
         yield double
 
 
@@ -144,6 +154,8 @@ def _turns_error(turns: list[dict[str, Any]]) -> str | None:
         if not turn["content"]:
             return f"messages.{number}: empty"
         kinds = [block["type"] for block in turn["content"]]
+        if "thinking" in kinds[-1]:
+            return f"messages.{number}: The final block cannot be `thinking`"
         answered = [b["tool_use_id"] for b in turn["content"] if b["type"] == "tool_result"]
         if sorted(answered) != sorted(asked) or "tool_result" in kinds[len(answered) :]:
             return f"messages.{number}: tool_use without its tool_result first in the next turn"
@@ -163,6 +175,8 @@ def _block_error(block: dict[str, Any]) -> str | None:
     if kind == "tool_use":
         good = block.keys() == {"type", "id", "name", "input"} and isinstance(block["input"], dict)
         return None if good else "tool_use"
+    if kind in ("thinking", "redacted_thinking"):
+        return None  # whether it is the API's own, `provider_memory` knows
     if kind == "tool_result":
         good = block.keys() <= {"type", "tool_use_id", "content", "is_error"}
         return None if good and isinstance(block.get("content", ""), str) else "tool_result"

@@ -12,7 +12,7 @@ from runward.contracts.providers import Stop
 from runward.contracts.usage import Usage
 from runward.testing.provider_contract import Answer
 from runward.testing.provider_double import Double, Reply, Seen
-from runward.testing.provider_double import serving as serving_double
+from tests.provider_memory import Responses, remembering
 from tests.schema_shape import schema_error
 
 REASONS: dict[Stop, str] = {
@@ -20,7 +20,16 @@ REASONS: dict[Stop, str] = {
     "filtered": "content_filter",
     "incomplete": "max_messages",
 }
-FIELDS = {"model", "max_output_tokens", "input", "store", "instructions", "tools", "text"}
+FIELDS = {
+    "model",
+    "max_output_tokens",
+    "input",
+    "store",
+    "instructions",
+    "tools",
+    "text",
+    "include",
+}
 TOOL_FIELDS = {"type", "name", "description", "parameters", "strict"}
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -92,9 +101,14 @@ def function_call(
     }
 
 
-def reasoning() -> dict[str, Any]:
+def reasoning(number: int = 1, encrypted: str | None = "Z0FB") -> dict[str, Any]:
     """Returns what a reasoning model puts before the rest."""
-    return {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "Z0FB"}
+    return {
+        "type": "reasoning",
+        "id": f"rs_{number}",
+        "summary": [{"type": "summary_text", "text": "Ü, an order."}],
+        "encrypted_content": encrypted,
+    }
 
 
 def error(kind: str, code: str | None = None, words: str = "as you wish") -> dict[str, Any]:
@@ -125,7 +139,7 @@ def refusal(why: str) -> Reply:
 @asynccontextmanager
 async def serving() -> AsyncIterator[Double]:
     """Serves a double on a free port."""
-    async with serving_double(shape_error, refusal) as double:
+    async with remembering(shape_error, Responses(), refusal) as double:
         yield double
 
 
@@ -145,6 +159,8 @@ def shape_error(seen: Seen) -> str | None:
     for one in body.get("tools", []):
         if one.keys() != TOOL_FIELDS or one["type"] != "function" or one["strict"] is not False:
             return "tools"
+    if "include" in body and not body["model"].startswith(("gpt-5", "o3")):
+        return "Encrypted content is not supported with this model"
     wrong = None if "text" not in body else _format_error(body["text"])
     return wrong or _items_error(body["input"])
 
@@ -177,8 +193,13 @@ def _item_error(item: dict[str, Any]) -> str | None:
         case {"role": "user" | "assistant", "content": str(words)}:
             return None if item.keys() == {"role", "content"} and words.strip() else "message"
         case {"type": "function_call", "call_id": str(call_id), "name": name, "arguments": str()}:
-            good = len(item) == 4 and NAME.fullmatch(name) and 0 < len(call_id) <= 64
+            good = len(item) in (4, 6) and NAME.fullmatch(name) and 0 < len(call_id) <= 64
             return None if good else "function_call"
+        case {"type": "reasoning", "encrypted_content": str()}:
+            return None  # what belongs to it stands in `provider_memory`
+        case {"type": "message", "id": str(), "role": "assistant", "content": [*parts]}:
+            good = all(one["type"] == "output_text" for one in parts)
+            return None if good else "message"
         case {"type": "function_call_output", "call_id": str(), "output": str()}:
             return None if len(item) == 3 else "function_call_output"
         case {"role": "user", "content": [*parts]}:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -22,6 +22,9 @@ from runward.client.run_handle import RunHandle
 from runward.client.runs import ActingClient
 from runward.client.runward_client import RunwardClient
 from runward.contracts.errors import AgentError, ConfigurationError
+from runward.contracts.providers import ModelRequest, ModelResponse
+from runward.contracts.transcript import AssistantMessage, ToolCall
+from runward.contracts.usage import Usage
 from runward.testing.scripts import ask, say
 from runward.testing.stack import Stack
 from runward.workers.worker import build, connect
@@ -132,6 +135,38 @@ async def test_the_server_keeps_no_word_of_a_run_whose_doors_have_a_codec(stack:
     assert ENCODING in raw
     words = (b"parcel", b"5.00", b"refunded", b"paid back", b"checked twice", b"eyJ")
     assert not [word for word in words if word in raw]
+
+
+@dataclass
+class Thinking(App):
+    """An app whose model reasons."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Returns what the plugin takes."""
+        return {**super().given, "providers": [self]}
+
+    name = "scripted"
+
+    async def call(self, request: ModelRequest) -> ModelResponse:
+        """Returns a call that was thought of, then the answer."""
+        if len(request.messages) > 1:
+            said = request.messages[1]
+            assert isinstance(said, AssistantMessage) and said.reasoning is not None
+            assert said.reasoning.data == "a parcel"
+            return ModelResponse(AssistantMessage(text="Done."), Usage(), "end")
+        call = ToolCall(id="c", name="lookup_order", arguments='{"order_id": "17"}')
+        return ModelResponse(AssistantMessage(calls=(call,)), Usage(), "tools", True, "a parcel")
+
+
+async def test_what_a_model_thought_is_encoded_too(stack: Stack) -> None:
+    async with worker(stack, Thinking([])), acting(stack, "ada") as ada:
+        run = await ada.start("support", "Where is it?")
+        result = await run.result()
+        raw = await kept(ada, run)
+
+    assert result.output == "Done."
+    assert ENCODING in raw and b"parcel" not in raw
 
 
 async def test_what_a_failed_run_says_is_encoded_too(stack: Stack) -> None:

@@ -27,7 +27,6 @@ from tests.openai_calls import calling
 from tests.openai_double import (
     error,
     function_call,
-    reasoning,
     refused,
     response,
     said,
@@ -98,7 +97,6 @@ async def test_more_from_the_cache_than_there_was_is_not_believed() -> None:
 async def test_calls_and_their_results_make_the_round_trip() -> None:
     """Without the API's own ids, which it takes only beside the reasoning that went before."""
     asked = response(
-        reasoning(),
         said(text("Look"), text("ing.")),
         function_call("call_1", "lookup", '{"order_id":  "17"}'),
         function_call("call_2", "lookup", ""),

@@ -10,7 +10,11 @@ import asyncpg
 import pytest
 
 from runward.activities.model import ANSWER_BYTES_MAX
-from runward.activities.provider_answers import ARGUMENTS_BYTES_MAX, COUNTER_MAX
+from runward.activities.provider_answers import (
+    ARGUMENTS_BYTES_MAX,
+    COUNTER_MAX,
+    REASONING_BYTES_MAX,
+)
 from runward.contracts.agents import MAX_CALLS_PER_TURN_DEFAULT, Agent
 from runward.contracts.budget import Budget, Cap
 from runward.contracts.errors import AgentError
@@ -206,6 +210,17 @@ async def test_more_than_the_store_holds_ends_the_run(stack: Stack, owner: Owner
 
     assert len(asked.provider.asked) == 1
     assert await charged(owner, stack) == (0, USED.tokens, 0)
+
+
+async def test_reasoning_that_makes_an_answer_too_large_is_left_out(stack: Stack) -> None:
+    """An answer of that size alone would not have ended the run."""
+    asks = ToolCall(id="c1", name="lookup_order", arguments=LOOKUP)
+    text = "x" * (ANSWER_BYTES_MAX - REASONING_BYTES_MAX)
+    thinks = says(text, asks, stop="tools", reasoning="x" * REASONING_BYTES_MAX)
+    asked = await run(stack, thinks, says("Done."))
+
+    assert asked.result.output == "Done."
+    assert asked.provider.asked[1].messages[1] == AssistantMessage(text=text, calls=(asks,))
 
 
 async def test_nul_and_lone_surrogates_are_replaced(stack: Stack) -> None:
