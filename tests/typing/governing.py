@@ -130,6 +130,7 @@ def providers_are_typed(provider: Provider, asked: ModelRequest, said: ModelResp
     assert_type(said.usage, Usage)
     assert_type(said.stop, Stop)
     assert_type(said.metered, bool)
+    assert_type(said.reasoning, str)
     photo = FileRef(digest="d", size=1, media_type="image/png", name="a.png")
     assert_type(UserMessage(text="Hello", files=(photo,)).files, tuple[FileRef, ...])
     assert_type(ToolMessage(call_id="1", name="refund", text="paid", is_error=False).text, str)
