@@ -46,7 +46,12 @@ class Caller:
         list[str] | None, typer.Option(help="A role of the user; repeat it", metavar="NAME")
     ] = None
     key_file: Annotated[
-        Path | None, typer.Option(help="The key that vouches for the user", metavar="PATH")
+        Path | None,
+        typer.Option(
+            help="The key that vouches for the user",
+            metavar="PATH",
+            readable=False,  # whoever opens it says all that can be wrong with it
+        ),
     ] = None
     address: Address = None
     namespace: Annotated[str | None, typer.Option(help="Temporal's namespace")] = None

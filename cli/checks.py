@@ -234,6 +234,19 @@ async def provider_keys(patient: Patient) -> Check | None:
     return Check("provider keys", "ok", f"There for {', '.join(sorted(used)) or 'what needs one'}")
 
 
+async def permissions(patient: Patient) -> Check | None:
+    """The policy's lists name what the app has; a name that is misspelt is denied to nobody."""
+    if patient.app is None:
+        return None
+    from runward.workers.app import load_app
+
+    found = load_app(patient.app).misnamed
+    if not found:
+        return Check("permissions", "ok", "Their lists name what the app has")
+    state: Word = "fail" if any(one.near for one in found) else "warn"
+    return Check("permissions", state, "; ".join(map(str, found)), "Correct the policy's lists")
+
+
 async def disk(patient: Patient) -> Check:
     """There is room where the development stack keeps its data."""
     place = patient.settings.state_dir
@@ -259,5 +272,6 @@ CHECKS: tuple[Callable[[Patient], Awaitable[Check | None]], ...] = (
     issuer,
     codec,
     provider_keys,
+    permissions,
     disk,
 )

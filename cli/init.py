@@ -91,7 +91,7 @@ def init(
     taken = [name for name in FILES if (folder / name).exists()]
     if taken:
         raise ConfigurationError(
-            f"runward init {folder}", f"There is a {taken[0]} already", "Name an empty folder"
+            f"runward init {folder}", f"{taken[0]} is there already", "Name an empty folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in FILES.items():

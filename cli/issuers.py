@@ -39,7 +39,10 @@ def list_(database_url: DatabaseUrl = None, output: Output = "text") -> None:
 @app.command()
 def add(
     key_file: Annotated[
-        Path, typer.Argument(help="A key file; only its public half is registered", metavar="PATH")
+        Path,
+        typer.Argument(
+            help="A key file; only its public half is registered", metavar="PATH", readable=False
+        ),
     ],
     tenant: Annotated[
         list[str], typer.Option(help="A tenant it may speak for; * is any. Repeat it")

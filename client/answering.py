@@ -7,13 +7,19 @@ from typing import TypeVar
 
 from temporalio.service import RPCError, RPCStatusCode
 
-from runward.contracts.errors import NotFound, RunwardError, TemporalUnavailable
+from runward.contracts.errors import (
+    ConfigurationError,
+    NotFound,
+    RunwardError,
+    TemporalUnavailable,
+)
 
 Answer = TypeVar("Answer")
 
 AGAIN = "Ask again; what was under way goes on without you"
 ASK_UNDER_KEY = "Ask again under the same key: it is one run, however often you ask"
 USE_A_KEY = "It may have been started all the same; with a key, asking again is harmless"
+_NO_NAMESPACE = ".NamespaceNotFoundFailure"  # what the server puts beside its message
 _SILENCE = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
 _AWAY = (*_SILENCE, RPCStatusCode.UNAVAILABLE, RPCStatusCode.RESOURCE_EXHAUSTED)
 
@@ -27,7 +33,7 @@ async def answered(call: Awaitable[Answer], asked: str, *, by_worker: bool = Fal
         return await call
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
-            raise NotFound(asked, f"Temporal says: {error.message}") from error
+            raise not_there(asked, error) from error
         if by_worker and (error.status in _SILENCE or "no poller" in error.message):
             raise no_worker(asked) from error
         if error.status is RPCStatusCode.FAILED_PRECONDITION:
@@ -42,9 +48,21 @@ async def admitted_by_temporal(start: Awaitable[Answer], asked: str, *, keyed: b
     try:
         return await start
     except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            raise not_there(asked, error) from error
         if is_away(error):
             raise unavailable(asked, error, ASK_UNDER_KEY if keyed else USE_A_KEY) from error
         raise
+
+
+def not_there(asked: str, error: RPCError) -> RunwardError:
+    """Returns the error for what Temporal does not know: its namespace, else what was asked for."""
+    says = f"Temporal says: {error.message}"
+    if any(one.type_url.endswith(_NO_NAMESPACE) for one in error.grpc_status.details):
+        return ConfigurationError(
+            asked, says, "Correct TEMPORAL_NAMESPACE; `runward doctor` says how one is made"
+        )
+    return NotFound(asked, says)
 
 
 def is_away(error: RPCError) -> bool:

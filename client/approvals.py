@@ -26,6 +26,7 @@ from runward.client.answering import (
     failing_worker,
     is_away,
     no_worker,
+    not_there,
     unavailable,
 )
 from runward.client.keys import TicketSource
@@ -41,7 +42,7 @@ from runward.contracts.approvals import (
     missing,
 )
 from runward.contracts.encoding import clean
-from runward.contracts.errors import REFUSED, ApprovalRefused
+from runward.contracts.errors import REFUSED, ApprovalRefused, NotFound
 from runward.contracts.identity import Principal
 from runward.workflows.payloads import raw, read
 
@@ -146,7 +147,10 @@ class Approvals:
                     raise ApprovalRefused(asked, _message(error.cause)) from error
             except RPCError as error:
                 if error.status is RPCStatusCode.NOT_FOUND:
-                    raise ApprovalRefused(asked, "Its run has ended") from error
+                    unknown = not_there(asked, error)
+                    if isinstance(unknown, NotFound):  # of the run: its row is there
+                        unknown = ApprovalRefused(asked, "Its run has ended")
+                    raise unknown from error
                 if error.status is RPCStatusCode.FAILED_PRECONDITION:
                     raise failing_worker(asked, error) from error
                 if is_away(error):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from difflib import get_close_matches
 from pathlib import Path
 
 import tomlkit
 from pydantic import SecretStr
 from tomlkit.exceptions import TOMLKitError
 
-from runward.client.settings import Settings, config_file
+from runward.client.settings import NO_SUCH_SETTING, Settings, config_file, nearest
 from runward.contracts.errors import ConfigurationError, NotFound
 
 
@@ -45,9 +44,8 @@ def remove(name: str) -> Path:
 def known(name: str, names: list[str]) -> None:
     """Raises NotFound, with the nearest name, for a setting that is none of these."""
     if name not in names:
-        near = get_close_matches(name, names, n=1)
-        instead = f"Did you mean {near[0]!r}?" if near else "`runward config list` has them all"
-        raise NotFound(f"The setting {name!r}", "There is none of that name", instead)
+        near = nearest(name, names) or "`runward config list` has them all"
+        raise NotFound(f"The setting {name!r}", NO_SUCH_SETTING, near)
 
 
 def _document() -> tomlkit.TOMLDocument:

@@ -21,6 +21,7 @@ from runward.contracts.identity import START_TTL, Operation, Principal, sign
 CURVE: Literal["Ed25519"] = "Ed25519"
 ALGORITHM = "Ed25519"
 FILE_MODE = 0o600
+_MAKE = "Make one: `runward issuers add PATH --create --tenant NAME`, or KeyFile.create(path)"
 FILE_BYTES_MAX = 16 * 1024  # a JWK of this kind has 250; anything long is another kind of file
 
 
@@ -69,7 +70,7 @@ class KeyFile:
                 raise
         except OSError as error:
             raise ConfigurationError(
-                f"KeyFile.create({str(target)!r})",
+                f"The new key file {str(target)!r}",
                 error.strerror or "The file cannot be written",
                 "Name a new file in a folder that exists and has room",
             ) from error
@@ -120,7 +121,9 @@ def _read(path: Path) -> OKPKey:
         raise ConfigurationError(
             f"The key file {str(path)!r}",
             error.strerror or "It cannot be read",
-            "Make one with KeyFile.create(path); `runward dev` makes its own",
+            f"{_MAKE}; `runward dev` makes its own"
+            if isinstance(error, FileNotFoundError)
+            else "Name another: --key-file, RUNWARD_KEY_FILE",
         ) from error
     try:
         jwk = json.loads(data) if len(data) <= FILE_BYTES_MAX else None
@@ -143,6 +146,4 @@ def _read(path: Path) -> OKPKey:
 
 
 def _wrong(path: Path, holds: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"The key file {str(path)!r}", holds, "Make one with KeyFile.create(path)"
-    )
+    return ConfigurationError(f"The key file {str(path)!r}", holds, _MAKE)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -25,6 +27,7 @@ from runward.contracts.errors import ConfigurationError
 
 CONFIG_FILE_VARIABLE = "RUNWARD_CONFIG_FILE"
 CONFIG_FILE = "runward.toml"
+NO_SUCH_SETTING = "There is none of that name"
 ADDRESS_DEFAULT = "localhost:7233"
 STATE_DIR_DEFAULT = Path(".runward")
 SWEEP_EVERY_S_DEFAULT = 60.0
@@ -94,9 +97,11 @@ class Settings(BaseSettings):
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "settings"
             said = first["msg"].removeprefix("Value error, ")
-            raise ConfigurationError(
-                f"The setting {where!r}", said, f"See RUNWARD_* and {config_file()}"
-            ) from None
+            instead = f"See RUNWARD_* and {config_file()}"
+            if first["type"] == "extra_forbidden":
+                near = nearest(where, cls.model_fields)
+                said, instead = NO_SUCH_SETTING, f"{near} {instead}".lstrip()
+            raise ConfigurationError(f"The setting {where!r}", said, instead) from None
         except ValueError as error:  # a TOML file that is none
             raise ConfigurationError(f"The file {str(config_file())!r}", str(error)) from error
 
@@ -135,6 +140,12 @@ class Settings(BaseSettings):
             f"The settings name {named}, and not the other of the two",
             "Give both --deployment and --build-id (RUNWARD_DEPLOYMENT, RUNWARD_BUILD_ID), or none",
         )
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Returns the question whether the nearest of them is meant, "" if none is near."""
+    near = get_close_matches(name, names, n=1)
+    return f"Did you mean {near[0]!r}?" if near else ""
 
 
 def config_file() -> Path:

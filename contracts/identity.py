@@ -114,7 +114,8 @@ def verify(token: str, issuer: Issuer | None, *, at: datetime) -> Ticket:
     except (JoseError, KeyError, ValueError, TypeError) as error:
         raise TicketRefused("a ticket", "Its signature or its claims do not hold") from error
     if not ticket.issued_at - CLOCK_TOLERANCE <= at < ticket.expires_at + CLOCK_TOLERANCE:
-        raise TicketRefused("a ticket", f"It is not valid at {at.isoformat()}", "Ask again")
+        when = f"{at:%Y-%m-%d %H:%M:%S %Z}"
+        raise TicketRefused("a ticket", f"It is not valid at {when}", "Ask again")
     _within(ticket, issuer)
     return ticket
 

@@ -5,8 +5,9 @@ What the policy does not know is denied. Modes change defaults only; lists hold 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Literal, Protocol
 
 from runward.contracts.agents import Agent
@@ -69,6 +70,7 @@ DEFAULTS: dict[Mode, dict[Effect, Word]] = {
 }
 
 
+_NEAR = 0.8  # a letter or two; `send_refund` is another tool than `refund`
 _LISTS = ("allowed_tools", "denied_tools", "allowed_agents", "denied_agents", "allowed_models")
 
 
@@ -181,6 +183,36 @@ class PerUserPermissions:
             "default": self.default.body,
             "users": [[*name, policy.body] for name, policy in users],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Misnamed:
+    """A name in a policy's list that nothing in the app has, and the nearest one that is there."""
+
+    rule: str
+    name: str
+    near: str | None
+
+    def __str__(self) -> str:
+        instead = f". Did you mean {self.near!r}?" if self.near else ""
+        return f"{self.rule} has {self.name!r}, and nothing in this app is called so{instead}"
+
+
+def misnamed(policy: Policy, known: Mapping[str, Sequence[str]]) -> Iterator[Misnamed]:
+    """Yields the names in standard policies that are none of `known`: tools, agents and models.
+
+    No error, since a policy may be that of many apps; but what is misspelt is denied to nobody.
+    """
+    if isinstance(policy, PerUserPermissions):
+        for one in (policy.default, *policy.policies.values()):
+            yield from misnamed(one, known)
+    elif isinstance(policy, StandardPermissions):
+        for rule in _LISTS:
+            there = known[rule.partition("_")[2]]
+            for name in getattr(policy, rule) or ():
+                if name not in there:
+                    near = get_close_matches(name, there, n=1, cutoff=_NEAR)
+                    yield Misnamed(rule, name, near[0] if near else None)
 
 
 def version(policy: Policy) -> str:

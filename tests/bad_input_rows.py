@@ -32,37 +32,56 @@ TYPED: Section = {
     "Commands, options and values": [
         Row("run", 2, "Did you mean 'runs'?"),
         Row("runs lst", 2, "Did you mean 'list'?"),
-        Row("runs list --limt 3", 2, "--limit"),
+        Row("runs list --limt 3", 2, "No such option: --limt (Possible options: --limit)"),
         Row("runs start", 2, "Missing argument 'agent'"),
-        Row("runs show x", 2, "--as USER"),
-        Row("runs show x --as ada", 2, "--tenant NAME"),
-        Row("runs show x {ada} -o yaml", 2, "yaml"),
-        Row("runs list --tenant acme --limit 0", 2, "greater than or equal to 1"),
-        Row("runs list --tenant acme --state done", 2, "'answered'"),
+        Row("runs show x", 2, "say in whose name: --as USER, or RUNWARD_USER", "where none is set"),
+        Row(
+            "runs show x --as ada",
+            2,
+            "say which tenant: --tenant NAME, or RUNWARD_TENANT",
+            "likewise",
+        ),
+        Row("runs show x {ada} -o yaml", 2, "'yaml' is not one of 'text', 'json', 'jsonl'"),
+        Row(
+            "runs list --tenant acme --limit 0",
+            2,
+            "'--limit': Input should be greater than or equal to 1",
+        ),
+        Row("runs list --tenant acme --state done", 2, "'done' is not one of 'open', 'answered'"),
         Row(
             "usage show ada --tenant acme --since nonsense",
             2,
             "'--since': 'nonsense' is no time. Say",
         ),
         Row("runs result x {ada} --timeout soon", 2, "'--timeout': 'soon' is no span of time. Say"),
-        Row("issuers add k --tenant acme --operation admin", 2, "start or decide"),
-        Row("worker", 2, "--app module:name"),
-        Row("worker --app bad_shop", 2, "--app module:name"),
-        Row("worker --app bad_shop:app --processes many", 2, "a number, or auto"),
+        Row(
+            "issuers add k --tenant acme --operation admin",
+            2,
+            "--operation admin: say start or decide",
+        ),
+        Row("worker", 2, "say which app to run: --app module:name"),
+        Row("worker --app bad_shop", 2, "say which app to run: --app module:name"),
+        Row(
+            "worker --app bad_shop:app --processes many", 2, "say --processes as a number, or auto"
+        ),
     ],
     "A question, where nobody can be asked": [
-        Row("runs terminate x {ada}", 2, "say --yes"),
-        Row("runs reset x --before t1.model {ada}", 2, "say --yes"),
-        Row("issuers revoke kid", 2, "say --yes"),
+        Row("runs terminate x {ada}", 2, "nobody can be asked here: say --yes"),
+        Row("runs reset x --before t1.model {ada}", 2, "nobody can be asked here: say --yes"),
+        Row("issuers revoke kid", 2, "nobody can be asked here: say --yes"),
     ],
     "Apps and agents": [
         Row("agents list --app bad_shp:app", 1, "There is no module 'bad_shp' in"),
-        Row("agents list --app bad_shop:ap", 1, "It has bad_shop:app [RW-CONFIGURATION]"),
+        Row("agents list --app bad_shop:ap", 1, "It has no 'ap'. It has bad_shop:app"),
         Row("agents list --app bad_raises:app", 1, "raised KeyError. Mend the line"),
         Row("tools list --app bad_syntax:app", 1, "raised SyntaxError. Mend the line"),
         Row("agents list --app bad_exit:app", 1, "raised SystemExit. Mend the line"),
-        Row("agents list --app bad_agent:app", 1, "Names are a-z", "where an Agent has a space"),
-        Row("agents show suport --app bad_shop:app", 5, "It has support [RW-NOT-FOUND]"),
+        Row("agents list --app bad_agent:app", 1, "Agent('No Name'). Names are a-z"),
+        Row(
+            "agents show suport --app bad_shop:app",
+            5,
+            "The agent 'suport'. This app does not define it. It has support",
+        ),
     ],
     "Files to show a model": [
         Row("runs start support Hi {ada} --file none.png", 1, "'none.png'. No such file"),
@@ -90,34 +109,78 @@ TYPED: Section = {
         ),
     ],
     "Settings and files": [
-        Row("db status", 1, "Set RUNWARD_DATABASE_URL"),
-        Row("runs list --tenant acme", 1, "RUNWARD_DATABASE_URL"),
-        Row("worker --app bad_shop:app", 1, "Set RUNWARD_DATABASE_URL"),
-        Row("worker --app bad_shop:app --database-url postgres://h/d", 1, "Set TEMPORAL_ADDRESS"),
-        Row("db status --database-url nonsense", 1, "begins with postgresql://"),
-        Row("db print --after 9999", 1, "There are 0001 to"),
-        Row("runs show x {ada}", 1, "dev.key'. No such file", "where no key file is"),
+        Row(
+            "db status",
+            1,
+            "The store. No setting names it. Set RUNWARD_DATABASE_URL or pass --database-url",
+        ),
+        Row("runs list --tenant acme", 1, "database_url=, or set RUNWARD_DATABASE_URL"),
+        Row("worker --app bad_shop:app", 1, "No setting names the store. Set RUNWARD_DATABASE_URL"),
+        Row(
+            "worker --app bad_shop:app --database-url postgres://h/d",
+            1,
+            "Temporal's address. No setting names one. Set TEMPORAL_ADDRESS",
+        ),
+        Row("db status --database-url nonsense", 1, "It is no DSN: it begins with postgresql://"),
+        Row("db print --after 9999", 1, "The migrations after '9999'. There are 0001 to"),
+        Row(
+            "runs show x {ada}",
+            1,
+            "The key file '.runward/dev.key'. No such file or directory. Make one",
+        ),
         Row("runs show x {ada} --key-file broken.key", 1, "It is not an Ed25519 key"),
-        Row("runs show x {ada} --key-file .", 1, "Is a directory"),
-        Row("whoami {ada} --key-file none.key", 1, "KeyFile.create"),
-        Row("runs show x {ada} --key-file good.key --profile none", 1, "temporal.toml"),
-        Row("RUNWARD_CONFIG_FILE=none.toml config list", 1, "There is no such file"),
-        Row("RUNWARD_CONFIG_FILE=wrong.toml config list", 1, "The setting 'databse_url'"),
-        Row("RUNWARD_CONFIG_FILE=wrong.toml config set user ada", 1, "'databse_url'"),
-        Row("RUNWARD_CONFIG_FILE=broken.key config set user ada", 1, "broken.key"),
-        Row("config set database_url nonsense", 1, "begins with postgresql://"),
-        Row("config set retention_steps_days many", 1, "The setting 'retention_steps_days'"),
-        Row("config get tenant", 5, "It has no value", "where it has none"),
-        Row("health", 1, "Set RUNWARD_HEALTH_FILE"),
-        Row("health --file none.json", 1, "No worker has written it"),
-        Row("init", 1, "There is a app.py already", "where there is one"),
+        Row("runs show x {ada} --key-file .", 1, "The key file '.'. Is a directory. Name another"),
+        Row(
+            "whoami {ada} --key-file none.key",
+            1,
+            "Make one: `runward issuers add PATH --create --tenant NAME`",
+        ),
+        Row(
+            "runs show x {ada} --key-file good.key --profile none",
+            1,
+            "Profile 'none' not found. Check TEMPORAL_*",
+        ),
+        Row(
+            "RUNWARD_CONFIG_FILE=none.toml config list",
+            1,
+            "There is no such file. Correct or unset it",
+        ),
+        Row(
+            "RUNWARD_CONFIG_FILE=wrong.toml config list",
+            1,
+            "The setting 'databse_url'. There is none of that name. Did you mean 'database_url'?",
+        ),
+        Row(
+            "RUNWARD_CONFIG_FILE=wrong.toml config set user ada",
+            1,
+            "The setting 'databse_url'. There is none",
+        ),
+        Row(
+            "RUNWARD_CONFIG_FILE=broken.key config set user ada",
+            1,
+            "The file 'broken.key'. Invalid statement",
+        ),
+        Row("config set database_url nonsense", 1, "It is no DSN: it begins with postgresql://"),
+        Row("config set retention_steps_days many", 1, "Input should be a valid integer"),
+        Row("config get tenant", 5, "It has no value. Give it one: runward config set tenant"),
+        Row("health", 1, "No setting names the file. Set RUNWARD_HEALTH_FILE or pass --file"),
+        Row(
+            "health --file none.json",
+            1,
+            "No worker has written it. Start one: `runward worker --health-file",
+        ),
+        Row("init", 1, "app.py is there already", "where there is one"),
         Row("init app.py/shop", 1, "'app.py/shop'. Not a directory. Name another"),
         Row("ticket inspect hello", 4, "not a signed token"),
     ],
     "No server": [
-        Row(f"runs list --tenant acme {NO_STORE}", 1, "[RW-STORE]"),
-        Row(f"db status {NO_STORE}", 1, "The store at 127.0.0.1:1"),
-        Row(f"db migrate {NO_STORE}", 1, "Start it, or correct"),
+        Row(
+            f"runs list --tenant acme {NO_STORE}",
+            1,
+            "It did not answer (ConnectionRefusedError). Try again [RW-STORE]",
+        ),
+        Row(f"db status {NO_STORE}", 1, "Start it, or correct RUNWARD_DATABASE_URL"),
+        Row(f"db migrate {NO_STORE}", 1, "Start it, or correct RUNWARD_DATABASE_URL"),
         Row(
             "runs show x {ada} --key-file good.key --address 127.0.0.1:1",
             1,
@@ -129,13 +192,35 @@ TYPED: Section = {
 # Tried against servers that answer.
 SERVED: Section = {
     "Servers that answer": [
-        Row("runs list --database-url {empty}", 1, "runward db migrate", "where no schema is"),
-        Row("approvals list --database-url {empty}", 1, "runward db migrate"),
+        Row(
+            "runs list --database-url {empty}",
+            1,
+            "does not exist. Run `runward db migrate`",
+            "where no schema is",
+        ),
+        Row("approvals list --database-url {empty}", 1, "does not exist. Run `runward db migrate`"),
+        Row(
+            "runs list --database-url {old}",
+            1,
+            'column "content_gone_at" does not exist. Run `runward db migrate`',
+            "where the schema is an older release's",
+        ),
+        Row(
+            "db status --database-url {newer}",
+            1,
+            "this version of runward does not know. Upgrade runward",
+            "where it is a newer one's",
+        ),
         Row("runs list --database-url {other}", 1, 'database "none" does not exist'),
         Row("db status --database-url {other}", 1, 'database "none" does not exist'),
         Row("db status --database-url {password}", 1, "password authentication failed"),
-        Row("runs start support Hello --as ada --namespace nowhere", 1, "nowhere"),
-        Row("runs start Support Hello --as ada", 1, "Names are a-z"),
+        Row(
+            "runs start support Hello --as ada --namespace nowhere",
+            1,
+            "Namespace nowhere is not found. Correct TEMPORAL_NAMESPACE",
+        ),
+        Row("runs show rw-none --as ada --namespace nowhere", 1, "Correct TEMPORAL_NAMESPACE"),
+        Row("runs start Support Hello --as ada", 1, "A run of agent 'Support'. Names are a-z"),
         Row("runs start support {blank} --as ada", 1, "The prompt is empty"),
         Row("ticket inspect {expired}", 4, "It is not valid at"),
         Row("ticket inspect {unknown}", 4, "Its issuer is not registered"),
@@ -172,6 +257,119 @@ MISSING: Section = {
 }
 
 
+# Each is played by a test of its own, which takes its row by its key. Of a row with code 0 the
+# words are in what is printed: it is no error.
+PLAYED: dict[str, dict[str, Row]] = {
+    "Names that only an app or a worker can judge": {
+        "agent": Row(
+            "runs execute suport Hello --as ada",
+            1,
+            "suport: unknown agent. Did you mean 'support'?",
+            "as the worker says, once the run has failed",
+        ),
+        "tool": Row(
+            "doctor --app bad_policy:app",
+            1,
+            "denied_tools has 'refnd', and nothing in this app is called so. Did you mean 'refund'"
+            "?",
+            "where the policy's list has that name; a worker warns in the same words",
+        ),
+        "traceback": Row(
+            "agents list --app bad_raises:app",
+            1,
+            "KeyError: 'price'",
+            "in your own traceback, without a frame of ours",
+        ),
+    },
+    "Nobody answers": {
+        "no worker": Row(
+            "approvals approve {id} --as bob --role finance",
+            1,
+            "No worker answered in time. Start one: `runward worker --app",
+            "where none runs; nothing is decided, and it can be made again",
+        ),
+        "deaf": Row(
+            "db status --database-url {deaf}",
+            1,
+            "It did not answer in time. Start it",
+            "where something listens, and says nothing",
+        ),
+        "old worker": Row(
+            "worker --app shop:app --database-url {old} --address {temporal}",
+            1,
+            "of its migrations are not applied, from 0009. Run `runward db migrate`",
+        ),
+    },
+    "What is taken, full or forbidden": {
+        "taken folder": Row(
+            "dev --state-dir state",
+            1,
+            "is in use by process",
+            "where another `runward dev` has it; ports it takes are free ones",
+        ),
+        "taken port": Row(
+            "dev",
+            1,
+            "address already in use",
+            "where others took three times in a row what was free a moment before",
+        ),
+        "locked init": Row("init", 1, "Permission denied", "in a folder that is not yours"),
+        "locked key": Row("issuers add locked/k --create --tenant acme", 1, "Permission denied"),
+        "locked dev": Row("dev --state-dir locked/s", 1, "Permission denied"),
+        "unreadable key": Row(
+            "runs show x {ada} --key-file good.key",
+            1,
+            "The key file 'good.key'. Permission denied. Name another",
+            "where it is not yours to read",
+        ),
+        "unreadable file": Row(
+            "runs start support Hi {ada} --file small",
+            1,
+            "'small'. Permission denied. Give this user the right to it",
+        ),
+        "full app": Row(
+            "init shop",
+            1,
+            "'shop/app.py'. File too large. Make room there",
+            "where the disk is full; half an app is not left",
+        ),
+        "full key": Row(
+            "issuers add my.key --create --tenant acme",
+            1,
+            "The new key file 'my.key'. File too large",
+            "nor half a key",
+        ),
+        "full settings": Row(
+            "config set user bob",
+            1,
+            "runward.toml'. File too large. Make room there",
+            "the file stays as it was",
+        ),
+        "full output": Row("db print > /dev/full", 1, "No space left on device"),
+    },
+    "Pipes and terminals": {
+        "head": Row("db print | head -1", 1, "", "of whose code the shell says nothing, either"),
+        "no text": Row(
+            "runs start support gr\\xfcn {ada}",
+            1,
+            "The prompt. It is no text in this terminal's encoding",
+            "where bytes are Latin-1 and the terminal is UTF-8, or it is no UTF-8 at all",
+        ),
+        "no utf-8": Row(
+            "agents show support --app bad_shop:app",
+            0,
+            "scripted:gr\\xfcn",
+            "where the locale is C: what it lacks is printed as escapes, in JSON as JSON's",
+        ),
+    },
+}
+
+
 def rows(section: Section) -> list[Row]:
     """Returns the rows of all its parts."""
     return [one for part in section.values() for one in part]
+
+
+def played(key: str) -> Row:
+    """Returns the row of that key."""
+    return next(part[key] for part in PLAYED.values() if key in part)

@@ -9,12 +9,13 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from runward.store.migrate import migrate
+from runward.store.migrate import migrate, script
 from runward.store.pool import Store
 from runward.testing import Addresses, Stack
 from runward.testing.databases import create, drop
 from runward.workers.dev import DevStack
 from tests.app_folder import APP
+from tests.bad_input_shell import spoiled
 from tests.store_case import Case
 from tests.wheel import build
 
@@ -92,6 +93,35 @@ def folder(tmp_path: Path) -> Path:
     """A folder with an app in it: `shop:app`."""
     (tmp_path / "shop.py").write_text(APP)
     return tmp_path
+
+
+@pytest.fixture
+def bad_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, of bad apps and files; nothing is set."""
+    yield from spoiled(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def stack_settings(bad_folder: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The bad folder, and variables that name the stack's servers."""
+    monkeypatch.setenv("TEMPORAL_ADDRESS", stack.temporal_address)
+    monkeypatch.setenv("RUNWARD_DATABASE_URL", stack.database_url)
+    monkeypatch.setenv("RUNWARD_KEY_FILE", str(stack.key.path))
+    monkeypatch.setenv("RUNWARD_TASK_QUEUE", stack.task_queue)
+    monkeypatch.setenv("RUNWARD_TENANT", stack.tenant)
+    return bad_folder
+
+
+@pytest.fixture
+async def old_database_url(server_url: str) -> AsyncIterator[str]:
+    """The address of a database with the schema of an older release."""
+    url = await create(server_url)
+    connection = await asyncpg.connect(url)
+    older, _, _ = script().partition("-- 0009_")
+    await connection.execute(older.rpartition("begin;")[0])
+    await connection.close()
+    yield url
+    await drop(server_url, url)
 
 
 @pytest.fixture

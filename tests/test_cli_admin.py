@@ -179,7 +179,7 @@ def test_a_first_app_is_made_once(runward: Shell) -> None:
     folder = runward.folder / "shop"
     assert sorted(one.name for one in folder.iterdir()) == ["app.py", "test_app.py"]
     text = (folder / "app.py").read_text()
-    assert "There is a app.py already" in failed(runward("init", "shop"))
+    assert "app.py is there already" in failed(runward("init", "shop"))
     assert (folder / "app.py").read_text() == text
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from docs.make import commands, pictures, reference
+from docs.make import bad_input, commands, pictures, reference
 from runward import Agent, tool
 from runward.testing import Stack, ask, say, scripted
 from tests.doc_blocks import ROOT, Block, blocks, pages
@@ -61,7 +61,8 @@ CODE = [
 
 
 def test_pages_that_are_made_are_current() -> None:
-    """The help of every command, and every docstring, as they are now."""
+    """The help of every command, every docstring and every row of bad input, as they are now."""
+    assert (DOCS / "bad-input.md").read_text() == bad_input.page(), MAKE
     assert (DOCS / "cli.md").read_text() == commands.page(), MAKE
     assert (DOCS / "reference.md").read_text() == reference.page(), MAKE
 

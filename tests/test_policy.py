@@ -17,6 +17,7 @@ from runward.contracts.policy import (
     Policy,
     StandardPermissions,
     Verdict,
+    misnamed,
     version,
 )
 from runward.contracts.tools import Effect, tool
@@ -184,6 +185,21 @@ def test_what_is_said_of_agents_is_part_of_the_version() -> None:
 def test_one_text_in_the_place_of_a_list_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match=r"It is a list\. Say \['support'\]"):
         StandardPermissions(**{name: "support"})  # type: ignore[arg-type]
+
+
+def test_what_no_app_has_is_found_in_every_list() -> None:
+    known = {"tools": ["refund", "lookup"], "agents": ["support"], "models": ["anthropic:opus"]}
+    ada = StandardPermissions(denied_tools=["refnd", "lookup"], denied_agents=["Support"])
+    rest = StandardPermissions(allowed_tools=["send_refund"], allowed_models=["anthropic:opuss"])
+    found = list(misnamed(PerUserPermissions({("acme", "ada"): ada}, default=rest), known))
+
+    assert [(one.rule, one.name, one.near) for one in found] == [
+        ("allowed_tools", "send_refund", None),
+        ("allowed_models", "anthropic:opuss", "anthropic:opus"),
+        ("denied_tools", "refnd", "refund"),
+        ("denied_agents", "Support", "support"),
+    ]
+    assert list(misnamed(StandardPermissions(allowed_tools=["refund"]), known)) == []
 
 
 def test_the_example_in_the_documentation_holds() -> None:

@@ -1,6 +1,7 @@
 """Temporal's development server: answers when entered, keeps what it should, leaves nothing."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,16 +9,19 @@ from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 
+from runward.cli import output
 from runward.contracts.names import SEARCH_ATTRIBUTES
 from runward.workers import temporal_dev_server
-from runward.workers.child import ChildFailed
+from runward.workers.child import ChildFailed, free_port
 from runward.workers.temporal_binary import find_temporal
 from runward.workers.temporal_dev_server import (
     NAMESPACE,
+    START_TRIES,
     TemporalDevServer,
     TemporalDevServerInUse,
 )
 
+from .bad_input_rows import played
 from .child_processes import all_gone, family, removed, script
 
 START_AND_WAIT = """
@@ -92,6 +96,27 @@ async def test_second_server_on_the_same_folder_is_refused(
         with pytest.raises(TemporalDevServerInUse, match=f"process {os.getpid()}"):
             async with TemporalDevServer(await binary(), tmp_path):
                 pass
+
+
+@pytest.mark.parametrize("taken_times", [1, START_TRIES])
+async def test_a_port_that_is_taken_meanwhile_is_told_after_some_tries(
+    monkeypatch: pytest.MonkeyPatch, taken_times: int
+) -> None:
+    row = played("taken port")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        found = [taken.getsockname()[1]] * 3 * taken_times
+        monkeypatch.setattr(
+            temporal_dev_server, "free_port", lambda: found.pop() if found else free_port()
+        )
+        started = TemporalDevServer(await binary(), None, ui=False)
+        if taken_times < START_TRIES:
+            async with started:
+                assert not started.address.endswith(f":{taken.getsockname()[1]}")
+        else:
+            with pytest.raises(ChildFailed, match=row.says) as told:
+                await started.__aenter__()
+            assert output.expected(told.value)
+            assert output.exit_code(told.value) == row.code
 
 
 async def test_failed_start_shows_the_end_of_the_log(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from runward.contracts.agents import Agent
 from runward.contracts.approvals import APPROVAL_TTL, EXECUTION_TTL, ApprovalTerms
 from runward.contracts.budget import Budget
 from runward.contracts.errors import ConfigurationError
-from runward.contracts.policy import Policy, StandardPermissions
+from runward.contracts.policy import Misnamed, Policy, StandardPermissions, misnamed
 from runward.contracts.providers import Provider
 from runward.contracts.tools import Tool
 from runward.interceptors.workflow import GovernedWorkflow
@@ -73,6 +73,17 @@ class RunwardPlugin(SimplePlugin):
         """Returns the agents of this app."""
         return tuple(self._given.agents.values())
 
+    @property
+    def misnamed(self) -> tuple[Misnamed, ...]:
+        """Returns what the policy's lists name and this app does not have; told by its workers."""
+        tools = [tool for one in self.agents for tool in one.tools]
+        known = {
+            "tools": [one.name for one in (*tools, *self._given.governed.values())],
+            "agents": list(self._given.agents),
+            "models": [model for one in self.agents for model in one.models],
+        }
+        return tuple(misnamed(self._given.policy, known))
+
     def configure_client(self, config: ClientConfig) -> ClientConfig:
         """Encodes headers with the client's codec; its data converter stays as it is."""
         config = super().configure_client(config)
@@ -117,6 +128,8 @@ class RunwardPlugin(SimplePlugin):
         unlisted = self._unlisted(worker.config(active_config=True), assembly.activities)
         if unlisted:
             _LOG.info("not governed, passing untouched: %s", ", ".join(unlisted))
+        for one in self.misnamed:
+            _LOG.warning("permissions: %s", one)
         async with store:
             await store.check_schema()
             await assembly.deps.enter()

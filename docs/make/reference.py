@@ -29,7 +29,7 @@ HANDED_OUT = {
     "runward.contracts.usage": ["Usage"],
     "runward.contracts.progress": ["Progress"],
     "runward.contracts.story": ["Story", "StoryStep", "RunRow", "UserUsage", "CapWindow"],
-    "runward.contracts.policy": ["Policy", "Verdict"],
+    "runward.contracts.policy": ["Policy", "Verdict", "Misnamed"],
     "runward.contracts.providers": ["Provider", "ModelRequest", "ModelResponse", "ModelError"],
 }
 

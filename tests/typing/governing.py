@@ -12,7 +12,7 @@ from temporalio.worker import ReplayerConfig, Worker, WorkerConfig
 
 from runward import Agent, Budget, Cap, PerUserPermissions, RunwardPlugin, StandardPermissions, tool
 from runward.contracts.identity import Principal
-from runward.contracts.policy import Mode, Policy, Verdict, Word
+from runward.contracts.policy import Misnamed, Mode, Policy, Verdict, Word
 from runward.contracts.providers import (
     ModelError,
     ModelRequest,
@@ -162,6 +162,7 @@ app = RunwardPlugin(
 async def apps_are_typed(
     plugin: RunwardPlugin,
     worker: Worker,
+    misnamed: Misnamed,
     client: ClientConfig,
     config: WorkerConfig,
     replayer: ReplayerConfig,
@@ -172,6 +173,10 @@ async def apps_are_typed(
         await worker.run()
 
     assert_type(plugin.agents, tuple[Agent[Any], ...])
+    assert_type(plugin.misnamed, tuple[Misnamed, ...])
+    assert_type(misnamed.rule, str)
+    assert_type(misnamed.name, str)
+    assert_type(misnamed.near, str | None)
     assert_type(plugin.database_url, str | None)
     assert_type(plugin.configure_client(client), ClientConfig)
     assert_type(plugin.configure_worker(config), WorkerConfig)

@@ -1,0 +1,244 @@
+"""Bad input by the machine: what is full, taken, forbidden, closed, or no UTF-8.
+
+The codes and words stand in `bad_input_rows.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import resource
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from runward.cli import output
+from runward.cli.main import app
+from runward.testing.stack import Stack
+from runward.workers.file_lock import FileLock
+from tests.bad_input_rows import ADA, NO_STORE, Row, played
+from tests.bad_input_shell import RUNWARD, messages, process, told_as, typed
+
+pytestmark = pytest.mark.usefixtures("bad_folder")
+
+RUNS_LIST_OVER_HELP_MAX = 1.0 / 0.2  # a second, were `--help` to take 0.2 s
+FILE_BYTES = 100  # less than any file of ours has
+
+
+def test_output_that_nobody_reads_ends_quietly() -> None:
+    row = played("head")
+    words = row.typed.partition(" | ")[0].split()
+    with subprocess.Popen(
+        [*RUNWARD, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as printing:
+        assert printing.stdout is not None and printing.stderr is not None
+        assert printing.stdout.readline().startswith(b"-- ")
+        printing.stdout.close()
+        told = printing.stderr.read()
+
+    assert (printing.returncode, told.decode()) == (row.code, row.says)
+
+
+@pytest.mark.parametrize(
+    "words", [played("full output").typed, "agents list --app bad_shop:app", "--help"]
+)
+def test_output_that_does_not_fit_is_told(words: str) -> None:
+    row = played("full output")
+    with Path("/dev/full").open("wb") as full:
+        done = process(*words.partition(" > ")[0].split(), stdout=full)
+
+    assert (done.returncode, messages(done.stderr.decode())) == (row.code, 1)
+    assert row.says in done.stderr.decode()
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_a_terminal_that_is_no_utf_8_gets_escapes() -> None:
+    row = played("no utf-8")
+    words = row.typed.split()
+    text = process(*words, env={**os.environ, **ASCII})
+    data = process(*words, "-o", "json", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+
+    assert (text.returncode, data.returncode) == (row.code, 0), (text.stderr, data.stderr)
+    assert row.says in text.stdout.decode("ascii")
+    assert json.loads(data.stdout.decode("ascii"))["instructions"] == "Grüße 🙂\u00a0"
+
+
+def test_json_escapes_what_does_not_print_as_json_does(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output.data({"text": "a\u00a0b\U000e0001\x1b"}, "jsonl")
+    printed = capsys.readouterr().out
+
+    assert printed.strip().isprintable()
+    assert json.loads(printed)["text"] == "a\u00a0b\U000e0001\x1b"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "env"), [(b"-", {}), ("grün".encode("latin-1"), {}), ("grün".encode(), ASCII)]
+)
+def test_a_prompt_that_is_no_text_is_refused(prompt: bytes, env: dict[str, str]) -> None:
+    row = played("no text")
+    words: list[str | bytes] = [*row.typed.replace("{ada}", ADA).split()]
+    words[words.index("gr\\xfcn")] = prompt
+    done = subprocess.run(
+        [*RUNWARD, *words],
+        input="grün".encode("latin-1"),
+        capture_output=True,
+        env={**os.environ, **env},
+    )
+
+    assert told_as(row, done)
+    assert b"[RW-REQUEST]" in done.stderr
+
+
+def full_disk() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
+
+
+def test_a_full_disk_leaves_no_half_app(bad_folder: Path) -> None:
+    row = played("full app")
+
+    assert told_as(row, process(*row.typed.split(), preexec_fn=full_disk))
+    assert list((bad_folder / "shop").iterdir()) == []
+
+
+@pytest.mark.usefixtures("stack_settings")
+async def test_a_full_disk_leaves_no_half_key(bad_folder: Path) -> None:
+    row = played("full key")
+    done = await asyncio.to_thread(process, *row.typed.split(), preexec_fn=full_disk)
+
+    assert told_as(row, done)
+    assert not (bad_folder / "my.key").exists()
+
+
+def test_a_full_disk_leaves_the_settings_as_they_were(bad_folder: Path) -> None:
+    row = played("full settings")
+    file = bad_folder / "runward.toml"
+    file.write_text(f"# {'x' * FILE_BYTES}\nuser = 'ada'\n")
+    before, files = file.read_bytes(), sorted(bad_folder.iterdir())
+
+    assert told_as(row, process(*row.typed.split(), preexec_fn=full_disk))
+    assert (file.read_bytes(), sorted(bad_folder.iterdir())) == (before, files)
+
+
+def test_no_key_is_made_while_the_store_is_away(bad_folder: Path) -> None:
+    words = f"issuers add my.key --create --tenant acme {NO_STORE}"
+
+    assert typed(words)[:2] == (1, "")
+    assert not (bad_folder / "my.key").exists()
+
+
+def ordinary() -> list[str]:
+    """Returns what takes from root the right to write where nobody may."""
+    if os.geteuid() != 0:
+        return []
+    setpriv = shutil.which("setpriv")
+    assert setpriv, "as root this test needs setpriv (util-linux)"
+    return [setpriv, "--bounding-set=-dac_override,-dac_read_search"]
+
+
+@pytest.mark.parametrize(
+    "row", [played("locked init"), played("locked key"), played("locked dev")], ids=str
+)
+async def test_a_folder_that_cannot_be_written_is_named(
+    bad_folder: Path, row: Row, stack: Stack
+) -> None:
+    locked = bad_folder / "locked"
+    locked.mkdir(mode=0o555)
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [*ordinary(), *RUNWARD, *row.typed.split()],
+        cwd=locked if row.typed == "init" else bad_folder,
+        env={**os.environ, "RUNWARD_DATABASE_URL": stack.database_url},
+        capture_output=True,
+    )
+
+    assert told_as(row, done)
+    assert list(locked.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [(played("unreadable file"), "small"), (played("unreadable key"), "good.key")],
+)
+def test_a_file_that_may_not_be_read_is_named(bad_folder: Path, row: Row, name: str) -> None:
+    (bad_folder / name).chmod(0)
+    words = [*ordinary(), *RUNWARD, *row.typed.replace("{ada}", ADA).split()]
+
+    assert told_as(row, subprocess.run(words, capture_output=True))
+
+
+async def test_a_second_dev_in_a_folder_is_refused(bad_folder: Path, stack: Stack) -> None:
+    row = played("taken folder")
+    lock = await FileLock.acquire(bad_folder / "state" / "temporal.lock", wait_s_max=0)
+    env = {**os.environ, "RUNWARD_DATABASE_URL": stack.database_url}
+    done = await asyncio.to_thread(process, *row.typed.split(), env=env)
+    lock.release()
+
+    assert told_as(row, done)
+    assert f"{row.says} {os.getpid()}. Stop that one".encode() in done.stderr
+    assert [one.name for one in (bad_folder / "state").iterdir()] == ["temporal.lock"]
+
+
+@pytest.mark.usefixtures("stack_settings")
+async def test_listing_runs_is_quick() -> None:
+    """Beside `--help`, which has a bound of its own: both are as slow as the machine is busy.
+
+    On an idle one it takes 0.4 s, where a second is allowed, and `--help` 0.14 s.
+    """
+
+    def cpu_s(*words: str) -> float:
+        began = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert process(*words).returncode == 0
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
+
+    def pairs() -> list[float]:
+        return [cpu_s("runs", "list") / cpu_s("--help") for _ in range(3)]
+
+    assert min(await asyncio.to_thread(pairs)) < RUNS_LIST_OVER_HELP_MAX
+
+
+@pytest.mark.parametrize(("words", "found"), [("ru", ["runs"]), ("runs li", ["list"])])
+def test_shells_complete_commands(words: str, found: list[str]) -> None:
+    line = f"runward {words}"
+    env = {"_RUNWARD_COMPLETE": "complete_bash", "COMP_WORDS": line}
+    env["COMP_CWORD"] = str(len(line.split()) - 1)
+    done = CliRunner().invoke(app, [], env=env, prog_name="runward")
+
+    assert done.stdout.split() == found
+
+
+@pytest.mark.parametrize(("env", "colour"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colour_is_for_terminals_that_want_it(
+    env: dict[str, str], colour: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR")
+    ours, theirs = pty.openpty()
+    process("db", "status", stderr=theirs, env={**os.environ, "TERM": "xterm", **env})
+    told = os.read(ours, 4096)
+    for one in (ours, theirs):
+        os.close(one)
+
+    assert b"Error: " in told
+    assert told.startswith(b"\x1b[31m") is colour
+
+
+def closed() -> None:
+    for one in (0, 1, 2):
+        os.close(one)
+
+
+def test_a_stream_that_is_closed_is_no_crash() -> None:
+    done = process("agents", "list", "--app", "bad_shop:app", preexec_fn=closed)
+
+    assert done.returncode == 0
