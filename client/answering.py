@@ -21,6 +21,10 @@ ASK_UNDER_KEY = "Ask again under the same key: it is one run, however often you 
 USE_A_KEY = "It may have been started all the same; with a key, asking again is harmless"
 _NO_NAMESPACE = ".NamespaceNotFoundFailure"  # what the server puts beside its message
 _SILENCE = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
+_CUT = {  # the words of the HTTP client; a timeout has others
+    RPCStatusCode.UNKNOWN: "transport error",
+    RPCStatusCode.CANCELLED: "operation was canceled",
+}
 _AWAY = (*_SILENCE, RPCStatusCode.UNAVAILABLE, RPCStatusCode.RESOURCE_EXHAUSTED)
 
 
@@ -34,7 +38,8 @@ async def answered(call: Awaitable[Answer], asked: str, *, by_worker: bool = Fal
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             raise not_there(asked, error) from error
-        if by_worker and (error.status in _SILENCE or "no poller" in error.message):
+        silent = error.status in _SILENCE and not _cut(error)
+        if by_worker and (silent or "no poller" in error.message):
             raise no_worker(asked) from error
         if error.status is RPCStatusCode.FAILED_PRECONDITION:
             raise failing_worker(asked, error) from error
@@ -66,9 +71,14 @@ def not_there(asked: str, error: RPCError) -> RunwardError:
 
 
 def is_away(error: RPCError) -> bool:
-    """Returns whether Temporal is away or too busy; a connection cut in a call has no status."""
-    cut = error.status is RPCStatusCode.UNKNOWN and "transport error" in error.message
-    return cut or error.status in _AWAY
+    """Returns whether Temporal is away or too busy."""
+    return error.status in _AWAY or _cut(error)
+
+
+def _cut(error: RPCError) -> bool:
+    """Returns whether the connection was cut in the call; that has words, but no status."""
+    words = _CUT.get(error.status)
+    return words is not None and words in error.message
 
 
 def unavailable(asked: str, error: RPCError, instead: str = AGAIN) -> TemporalUnavailable:

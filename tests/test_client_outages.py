@@ -131,3 +131,20 @@ async def test_silence_is_of_workers_only_where_they_have_to_answer(status: RPCS
         await answered(silence(), "The run")
     with pytest.raises(NoWorkerAnswered):
         await answered(silence(), "The query", by_worker=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (RPCStatusCode.CANCELLED, "operation was canceled"),
+        (RPCStatusCode.UNKNOWN, "transport error"),
+    ],
+)
+async def test_cut_connection_is_never_the_workers_silence(
+    status: RPCStatusCode, words: str
+) -> None:
+    async def cut() -> None:
+        raise RPCError(words, status, b"")
+
+    with pytest.raises(TemporalUnavailable):
+        await answered(cut(), "The query", by_worker=True)
