@@ -15,6 +15,10 @@ _RUNS = """
 select tenant, run_id, workflow_id, user_id as user, agent, session, state, reason, epoch, round,
        opened_at, closed_at, coalesce(result_digest, '') as result_digest, content_gone_at
   from runward.run"""
+RUNS_LISTED = f"""{_RUNS}
+ where tenant = $1 and ($2::text is null or user_id = $2) and ($3::text is null or agent = $3)
+   and ($4::text is null or state = $4) and ($5::text is null or session = $5)
+ order by opened_at desc limit $6"""
 _STEPS = """
 select step, epoch, round, kind, name, state, digest, attempt, tries, opened_at, closed_at
   from runward.step where tenant = $1 and run_id = $2 order by opened_at, step, epoch"""
@@ -60,9 +64,7 @@ class ReadStore:
     async def runs(self, tenant: str, query: RunQuery) -> tuple[RunRow, ...]:
         """Returns the tenant's runs that the query asks for, newest first."""
         rows = await self._database.fetch(
-            f"{_RUNS} where tenant = $1 and ($2::text is null or user_id = $2)"
-            " and ($3::text is null or agent = $3) and ($4::text is null or state = $4)"
-            " and ($5::text is null or session = $5) order by opened_at desc limit $6",
+            RUNS_LISTED,
             tenant,
             query.user,
             query.agent,

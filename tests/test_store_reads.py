@@ -12,6 +12,7 @@ from runward.contracts.story import RunQuery
 from runward.contracts.transcript import GENESIS
 from runward.contracts.usage import Usage
 from runward.store.prices import SCRIPTED, price
+from runward.store.reads import RUNS_LISTED
 from tests.store_case import Case
 
 
@@ -86,6 +87,19 @@ async def test_runs_and_steps_are_listed_for_their_tenant_only(case: Case) -> No
         ("t1.model", "done", 1),
         ("t1.tool.1", "open", 1),
     ]
+
+
+async def test_runs_are_listed_without_sorting_all_of_a_tenants(case: Case) -> None:
+    # With so few rows the planner would read them all.
+    await case.owner.execute("set enable_seqscan = off; set enable_bitmapscan = off")
+
+    plan = await case.owner.fetch(
+        f"explain {RUNS_LISTED}", case.tenant, None, None, None, None, 100
+    )
+
+    text = "\n".join(row[0] for row in plan)
+    assert "run_listed" in text
+    assert "Sort" not in text
 
 
 def test_a_scripted_model_has_a_fixed_price() -> None:
