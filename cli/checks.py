@@ -32,6 +32,7 @@ from runward.client.settings import Settings
 from runward.contracts import names
 from runward.contracts.errors import RunwardError
 from runward.contracts.identity import CLOCK_TOLERANCE
+from runward.store.database import FAILURES, place
 from runward.store.migrate import status
 from runward.store.pool import Store
 
@@ -162,7 +163,11 @@ async def database(patient: Patient) -> Check:
     dsn = patient.settings.dsn
     if dsn is None:
         return Check("database", "fail", "No setting names the store", "Set RUNWARD_DATABASE_URL")
-    found = await status(dsn)
+    try:
+        found = await status(dsn)
+    except FAILURES as error:
+        return Check("database", "fail", f"{place(dsn)}: {_short(error)}",
+                     "Start it, or correct RUNWARD_DATABASE_URL")  # fmt: skip
     if found.pending:
         return Check("database", "fail", f"{len(found.pending)} migrations are not applied",
                      "runward db migrate")  # fmt: skip
@@ -249,9 +254,9 @@ async def permissions(patient: Patient) -> Check | None:
 
 async def disk(patient: Patient) -> Check:
     """There is room where the development stack keeps its data."""
-    place = patient.settings.state_dir
-    free = shutil.disk_usage(place if place.exists() else Path.cwd()).free
-    text = f"{free / 1024**3:.1f} GiB free at {place}"
+    folder = patient.settings.state_dir
+    free = shutil.disk_usage(folder if folder.exists() else Path.cwd()).free
+    text = f"{free / 1024**3:.1f} GiB free at {folder}"
     if free >= DISK_BYTES_MIN:
         return Check("disk", "ok", text)
     return Check("disk", "warn", text, "Make room, or name another RUNWARD_STATE_DIR")

@@ -59,17 +59,12 @@ def _as_data(found: Status) -> dict[str, Any]:
 
 async def _reached(work: Awaitable[Status], where: str) -> Status:
     """Returns what the work returns; the driver's errors do not say where they looked."""
-    from runward.contracts.errors import ConfigurationError
-    from runward.store.database import FAILURES, place
+    from runward.store.database import FAILURES, unreached
 
     try:
         return await work
     except FAILURES as error:
-        raise ConfigurationError(
-            f"The store at {place(where)}",
-            str(error) or "It did not answer in time",
-            "Start it, or correct RUNWARD_DATABASE_URL",
-        ) from error
+        raise unreached(where, error) from error
 
 
 def dsn(given: str | None) -> str:

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from runward.cli import output as out
-from runward.cli.times import clock
+from runward.cli.times import clock, text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -148,8 +148,9 @@ def _row(one: StoryStep) -> dict[str, Any]:
 def _notes(one: StoryStep) -> Iterator[str]:
     for asked in one.approvals:
         by = f" by {asked.decided_by}" if asked.decided_by else ""
+        at = f" at {text(asked.decided_at)}" if asked.decided_at else ""
         why = f": {asked.reason}" if asked.reason else ""
-        yield f"approval {asked.state}{by}{why}"
+        yield f"approval {asked.state}{by}{at}{why}"
     if one.epoch:
         yield f"after reset {one.epoch}"
     if one.reason:

@@ -80,6 +80,7 @@ class Approval(BaseModel):
     state: ApprovalState
     reason: str
     decided_by: str | None
+    decided_at: datetime | None = None
     created_at: datetime
     expires_at: datetime
 

@@ -7,7 +7,7 @@ from runward.contracts.encoding import clean
 from runward.store.database import Database, Row
 
 _COLUMNS = """tenant, id, workflow_id, run_id, step, kind, tool, arguments, digest, requester,
-  approver_role, state, reason, decided_by, created_at, expires_at"""
+  approver_role, state, reason, decided_by, decided_at, created_at, expires_at"""
 _DECIDE = "select * from runward.approval_decide($1, $2, $3, $4, $5, $6, $7, $8)"
 
 

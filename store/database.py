@@ -91,6 +91,13 @@ def place(dsn: str) -> str:
         return "an address that cannot be read"
 
 
+def unreached(dsn: str, error: BaseException) -> ConfigurationError:
+    """Returns the error of a store that nobody could ask; the driver's does not say where."""
+    said = str(error) or "It did not answer in time"
+    fix = "Start it, or correct RUNWARD_DATABASE_URL"
+    return ConfigurationError(f"The store at {place(dsn)}", said, fix)
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """The last time that the store was away, by the clock that is never stepped."""

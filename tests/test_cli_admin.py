@@ -127,7 +127,7 @@ def test_a_healthy_installation_has_nothing_that_fails(runward: Shell) -> None:
     [
         ({"TEMPORAL_ADDRESS": "no.such.host.invalid:7233"}, "address", "TEMPORAL_ADDRESS"),
         ({"TEMPORAL_NAMESPACE": "nowhere"}, "namespace", "namespace create"),
-        ({"RUNWARD_DATABASE_URL": "postgresql://127.0.0.1:1/d"}, "database", None),
+        ({"RUNWARD_DATABASE_URL": "postgresql://127.0.0.1:1/d"}, "database", "Start it"),
         ({"RUNWARD_KEY_FILE": "none.key"}, "issuer", None),
         ({"RUNWARD_CODEC": "no_codec:codec"}, "codec", None),
     ],

@@ -14,6 +14,7 @@ from temporalio.client import Client
 
 from runward.client.keys import KeyFile
 from runward.client.runward_client import RunwardClient
+from runward.contracts.errors import ConfigurationError
 from runward.store.migrate import migrations
 from runward.workers import dev
 from runward.workers.child import ChildFailed
@@ -102,6 +103,14 @@ async def test_an_app_that_does_not_start_ends_it(tmp_path: Path) -> None:
     assert code == 1
     assert any("ZeroDivisionError" in line for line in command.err)
     assert command.err[-1].startswith("Error: The worker ended with code 1")
+
+
+async def test_a_database_that_is_away_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="correct RUNWARD_DATABASE_URL"):
+        async with DevStack(
+            None, database_url="postgresql://127.0.0.1:1/d", temporal_address="127.0.0.1:1"
+        ):
+            pass
 
 
 async def test_leaves_nothing_when_it_is_killed(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from runward.cli import times
+from runward.cli.story import story_rows
 from runward.client.runs import ActingClient
 from runward.contracts.budget import Budget, Cap
 from runward.contracts.runs import usd
@@ -37,6 +39,10 @@ async def test_a_story_tells_calls_costs_rules_and_approvals(stack: Stack) -> No
     ]
     (asked,) = story.steps[1].approvals
     assert (asked.state, asked.decided_by, asked.reason) == ("consumed", "bob", "checked")
+    assert asked.decided_at is not None
+    assert asked.created_at < asked.decided_at < asked.expires_at
+    note = story_rows(story)[1]["note"]
+    assert note == f"approval consumed by bob at {times.text(asked.decided_at)}: checked"
     assert story.steps[1].rule == "mode:default"
     assert story.usage.tokens == 330
     nano = 300 * NANO_USD_INPUT + 30 * NANO_USD_OUTPUT

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from runward.client.keys import KeyFile
 from runward.contracts.identity import Issuer
+from runward.store.database import FAILURES, unreached
 from runward.store.migrate import migrate
 from runward.store.pool import Store
 from runward.workers.child import Child, ChildFailed, ChildOrder, fresh_log
@@ -130,7 +131,10 @@ class DevStack:
         if self._database_url is None:
             server = EmbeddedPostgres(self._state_dir)
             self._postgres = await server.__aenter__()
-        await migrate(self.database_url)
+        try:
+            await migrate(self.database_url)
+        except FAILURES as error:
+            raise unreached(self.database_url, error) from error
 
     async def _start_temporal(self) -> None:
         if self._temporal_address is None:

@@ -84,6 +84,7 @@ def requests_are_typed(one: Approval, became: DecisionResult) -> None:
     assert_type(one.state, ApprovalState)
     assert_type(one.reason, str)
     assert_type(one.decided_by, str | None)
+    assert_type(one.decided_at, datetime | None)
     assert_type(one.created_at, datetime)
     assert_type(one.expires_at, datetime)
 
