@@ -11,6 +11,8 @@ from runward.cli.times import clock, text
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from rich.console import Console, ConsoleOptions
+    from rich.segment import Segment
     from rich.tree import Tree as Branch
 
     from runward.contracts.progress import Progress
@@ -77,11 +79,14 @@ async def told(
         from rich.live import Live
 
         tree = Tree(run_id)
-        with Live(tree.root, console=out.console(), auto_refresh=False) as live:
-            async for event in events:
-                tree.add(event)
-                live.update(tree.root, refresh=True)
-                yield event
+        with Live(Newest(tree.root), console=out.console(), auto_refresh=False) as live:
+            try:
+                async for event in events:
+                    tree.add(event)
+                    live.refresh()
+                    yield event
+            finally:
+                live.update(tree.root)  # all of it stays on the terminal
 
 
 class Tree:
@@ -104,6 +109,20 @@ class Tree:
             self._calls[event.step].add(line)
         else:
             self._calls[event.step] = self.root.add(line)
+
+
+class Newest:
+    """The end of a tree, as much of it as a screen holds: there something happens."""
+
+    def __init__(self, root: Branch) -> None:
+        self._root = root
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        from rich.segment import Segment
+
+        for line in console.render_lines(self._root, options, pad=False)[1 - console.height :]:
+            yield from line
+            yield Segment.line()
 
 
 def _indent(event: Progress) -> str:

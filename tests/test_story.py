@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from io import StringIO
+
+from rich.console import Console
+from rich.tree import Tree as Branch
 
 from runward.cli import times
-from runward.cli.story import story_rows
+from runward.cli.story import Newest, story_rows
 from runward.client.runs import ActingClient
 from runward.contracts.budget import Budget, Cap
 from runward.contracts.runs import usd
@@ -117,3 +121,13 @@ async def test_a_users_usage_is_what_its_models_answered(stack: Stack) -> None:
     assert (await bob.usage_for("bob")).calls == 0
     later = datetime.now(UTC) + timedelta(hours=1)
     assert (await bob.usage_for("ada", since=later)).calls == 0
+
+
+def test_a_tree_taller_than_the_screen_shows_its_end() -> None:
+    root, screen = Branch("run"), Console(file=StringIO(), height=6, width=40)
+    for number in range(30):
+        root.add(f"call {number}")
+    with screen.capture() as shown:
+        screen.print(Newest(root))
+
+    assert [line[4:] for line in shown.get().splitlines()] == [f"call {n}" for n in range(25, 30)]
