@@ -37,7 +37,15 @@ class Providers:
             "openai": _openai,
             **(builders or {}),
         }
-        self._built: dict[str, Provider] = {one.name: one for one in ready}
+        self._built: dict[str, Provider] = {}
+        for one in ready:
+            if one.name in self._built:  # agents of the one would ask the other
+                raise ConfigurationError(
+                    f"Two model providers named {one.name!r}",
+                    "A worker has one of each name",
+                    "Give one of them another name; one ScriptedProvider plays many scripts",
+                )
+            self._built[one.name] = one
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from runward.client.codec import load_codec
+from runward.client.connecting import connected
 from runward.client.keys import KeyFile
 from runward.client.labels import register, registered
 from runward.client.reader import ROLE
@@ -105,10 +106,11 @@ async def temporal(patient: Patient) -> Check:
     how = "TLS" if patient.connection.get("tls") else "no TLS"
     try:
         async with asyncio.timeout(WAIT_S_MAX):
-            patient.temporal = await Client.connect(**patient.connection)
+            patient.temporal = await connected(patient.connection)
             info = await patient.temporal.workflow_service.get_system_info(GetSystemInfoRequest())
-    except (RuntimeError, OSError, RPCError) as error:
-        return Check("temporal", "fail", f"{where}, {how}: {_short(error)}",
+    except (RunwardError, OSError, RPCError) as error:
+        told = error.holds if isinstance(error, RunwardError) else _short(error)
+        return Check("temporal", "fail", f"{where}, {how}: {told}",
                      "Start it (`runward dev` brings one), or correct TEMPORAL_*")  # fmt: skip
     return Check("temporal", "ok", f"{where}, {how}, version {info.server_version}")
 
@@ -126,7 +128,8 @@ async def namespace(patient: Patient) -> Check | None:
         return Check("namespace", "fail", f"{name}: {error.message}",
                      f"temporal operator namespace create -n {name}")  # fmt: skip
     kept = found.config.workflow_execution_retention_ttl.ToTimedelta()
-    return Check("namespace", "ok", f"{name}, histories are kept for {kept}")
+    days = f"{kept / timedelta(days=1):g}"
+    return Check("namespace", "ok", f"{name}, keeps histories for {days} days")
 
 
 async def search_attributes(patient: Patient) -> Check | None:
@@ -200,7 +203,8 @@ async def issuer(patient: Patient) -> Check:
     if mode & 0o077:
         return Check("issuer", "warn", f"{path} can be read by others", f"chmod 600 {path}")
     if patient.store is None:
-        return Check("issuer", "warn", f"{key.kid}: the store could not be asked")
+        return Check("issuer", "warn", f"{key.kid}: the store could not be asked",
+                     "Mend the database first")  # fmt: skip
     found = await patient.store.issuers.find(key.kid)
     if found is None or found.revoked:
         return Check("issuer", "fail", f"{key.kid}: {'revoked' if found else 'not registered'}",

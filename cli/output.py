@@ -199,6 +199,7 @@ def _table(rows: Sequence[Row]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    heads = [head for head in heads if any(row[head] is not None for row in rows)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in heads:
         # Folded, never cut: what an approver cannot see must not be approved.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -11,12 +11,9 @@ from runward.cli import completion
 from runward.cli import output as out
 from runward.cli.asking import Files, Prompt, prompt_text, shown
 from runward.cli.caller import Caller, Output, Yes, acting
+from runward.cli.results import COUNTERS, told_result
 from runward.cli.story import as_data, run_row, story_rows, told, totals
 from runward.cli.times import seconds
-
-if TYPE_CHECKING:
-    from runward.client.run_handle import RunHandle
-    from runward.contracts.runs import RunResult
 
 app = typer.Typer(no_args_is_help=True, help="Start runs and read their results")
 
@@ -77,7 +74,7 @@ async def execute(
     async with caller.client() as client:
         run = await client.start(agent, text, key=key, session_id=session, files=given)
         out.note(f"Running {run.id}. Ctrl-C leaves it running: `runward runs result {run.id}`")
-        await _result(run, wait_s, output)
+        await told_result(run, wait_s, output)
 
 
 @app.command()
@@ -87,7 +84,7 @@ async def result(
 ) -> None:
     """Wait for a run's end and print its answer"""
     async with caller.client() as client:
-        await _result(client.get(run_id), wait_s, output)
+        await told_result(client.get(run_id), wait_s, output)
 
 
 @app.command()
@@ -133,7 +130,7 @@ async def describe(caller: Caller, run_id: RunId, output: Output = "text") -> No
                 out.note(f"What it does now is not known. {error}")
     if "cost" in said:
         said["cost_usd"] = _usd(said.pop("cost"))
-        said["usage"] = dict(zip(_COUNTERS, said["usage"], strict=True))
+        said["usage"] = dict(zip(COUNTERS, said["usage"], strict=True))
     out.data(_readable(said, output), output)
 
 
@@ -244,45 +241,6 @@ async def history(caller: Caller, run_id: RunId) -> None:
     """
     async with caller.client() as client:
         out.answer((await client.get(run_id).history()).to_json())
-
-
-_COUNTERS = ("input", "cache_read", "cache_write", "output")
-
-
-async def _result(run: RunHandle[str], wait_s: float | None, output: out.Format) -> None:
-    from temporalio.client import WorkflowFailureError
-
-    from runward.contracts.errors import AgentError
-
-    try:
-        ended = await run.result(wait_s)
-    except WorkflowFailureError as error:
-        raise AgentError(f"The run {run.id!r}", "It was cancelled") from error
-    if output != "text":
-        out.data(_as_data(run.id, ended), output)
-    elif ended.output:
-        out.answer(ended.output)
-    out.note(f"{ended.turns} turns, {ended.usage.tokens} tokens, ${ended.cost:f}")
-    if ended.interrupted:
-        out.failure(AgentError(f"The run was interrupted: {ended.interruption_reason}"))
-        raise typer.Exit(out.EXIT_INTERRUPTED_RUN)
-
-
-def _as_data(run_id: str, ended: RunResult[str]) -> dict[str, Any]:
-    return {
-        "id": run_id,
-        "output": ended.output,
-        "turns": ended.turns,
-        "usage": {one: getattr(ended.usage, one) for one in _COUNTERS},
-        "cost_usd": f"{ended.cost:f}",
-        "interrupted": ended.interrupted,
-        "interruption_reason": ended.interruption_reason,
-        "started_at": ended.started_at,
-        "finished_at": ended.finished_at,
-        "session_id": ended.session_id,
-        "run_id": ended.run_id,
-        "fallback_models": list(ended.fallback_models),
-    }
 
 
 def _readable(said: dict[str, Any], output: out.Format) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from runward.contracts.approvals import (
     DecisionWord,
     missing,
 )
-from runward.contracts.encoding import clean
+from runward.contracts.encoding import clean, is_clean
 from runward.contracts.errors import REFUSED, ApprovalRefused, NotFound
 from runward.contracts.identity import Principal
 from runward.workflows.payloads import raw, read
@@ -77,7 +77,8 @@ class Approvals:
     async def get(self, approval_id: str) -> Approval:
         """Returns one request; raises NotFound if the tenant has none of that id."""
         reader = needs_reader(self._reader, f"The approval request {approval_id!r}")
-        found = await reader.approval(self._principal.tenant, approval_id)
+        known = is_clean(approval_id)  # what the store cannot hold, it has not
+        found = await reader.approval(self._principal.tenant, approval_id) if known else None
         if found is None:
             raise missing(approval_id, self._principal.tenant)
         return found

@@ -23,7 +23,8 @@ from runward.client.run_handle import RunHandle
 from runward.client.tickets import ticketed_client
 from runward.contracts import names
 from runward.contracts.agents import Agent
-from runward.contracts.errors import RequestRefused
+from runward.contracts.encoding import is_clean
+from runward.contracts.errors import NotFound, RequestRefused
 from runward.contracts.files import File
 from runward.contracts.identity import Principal
 from runward.contracts.runs import RunInput, RunResult, RunState
@@ -177,7 +178,12 @@ class ActingClient:
     @overload
     def get(self, workflow_id: str, agent: Agent[Output]) -> RunHandle[Output]: ...
     def get(self, workflow_id: str, agent: Agent[Any] | None = None) -> RunHandle[Any]:
-        """Returns the handle of a run by its id; nothing is asked of the server yet."""
+        """Returns the handle of a run by its id; nothing is asked of the server yet.
+
+        Raises NotFound for what cannot be an id.
+        """
+        if not workflow_id or not is_clean(workflow_id):
+            raise NotFound(f"The run {workflow_id!r}", "No run has such an id")
         return self._handle(workflow_id, agent, None)
 
     async def list(
@@ -191,10 +197,11 @@ class ActingClient:
     ) -> builtins.list[RunRow]:
         """Returns the tenant's runs of which all that is given holds, newest first.
 
-        Only runs whose first step has reached the store are in it.
+        Only runs whose first step has reached the store are in it. Raises RequestRefused for names
+        and states that no run can have, and for a limit out of 1 to 10,000.
         """
-        reader = needs_reader(self._reader, "The list of runs")
         query = RunQuery(user, agent, state, session_id, limit)
+        reader = needs_reader(self._reader, "The list of runs")
         return await reader.runs(self.principal.tenant, query)
 
     async def usage_for(self, user: str, since: datetime | None = None) -> UserUsage:
@@ -245,5 +252,7 @@ def run_workflow_id(principal: Principal, key: str | None, tags: Tags | None = N
     """
     if key == "":
         raise RequestRefused("A run under an empty key", "A key names one request", "Leave it out")
+    if key is not None and not is_clean(key):
+        raise RequestRefused(f"A run under the key {key!r}", "It has a NUL, or half a character")
     tags = tags or Tags()
     return f"rw-{tags.user(principal)}-{uuid4().hex if key is None else tags.word(key)}"

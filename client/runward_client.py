@@ -11,6 +11,7 @@ from temporalio.common import HeaderCodecBehavior
 from temporalio.converter import PayloadCodec
 
 from runward.client.codec import converter, load_codec
+from runward.client.connecting import connected
 from runward.client.keys import TicketSource
 from runward.client.labels import Labelling, Tags
 from runward.client.reader import DirectReader, Reader
@@ -60,25 +61,19 @@ class RunwardClient:
         What is not given comes from TEMPORAL_* variables and profiles, RUNWARD_* variables and
         `runward.toml`. Without a database URL, answers cannot be confirmed nor approvals read.
         `codec` encodes whatever Temporal keeps of runs; workers need the same (`--codec`).
-        Raises ConfigurationError if Temporal cannot be reached.
+        Raises TemporalUnavailable if Temporal does not answer, ConfigurationError for settings
+        with which it never will.
         """
         settings = Settings.load(database_url=database_url, task_queue=task_queue, tag_key=tag_key)
         if codec is None and settings.codec is not None:
             codec = load_codec(settings.codec)
         options = temporal_connection(address, namespace=namespace, profile=profile)
-        try:
-            temporal = await Client.connect(
-                **options,
-                data_converter=converter(codec),
-                header_codec_behavior=HeaderCodecBehavior.CODEC,
-                plugins=plugins,
-            )
-        except (RuntimeError, OSError) as error:
-            raise ConfigurationError(
-                f"Temporal at {options['target_host']!r}",
-                str(error),
-                "Start `runward dev`, or set TEMPORAL_ADDRESS",
-            ) from error
+        temporal = await connected(
+            options,
+            data_converter=converter(codec),
+            header_codec_behavior=HeaderCodecBehavior.CODEC,
+            plugins=plugins,
+        )
         reader = DirectReader(settings.dsn) if settings.dsn else None
         return cls(
             temporal,

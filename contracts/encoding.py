@@ -39,6 +39,11 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 
+def is_clean(text: str) -> bool:
+    """Returns whether UTF-8 and PostgreSQL's text can hold this as it is."""
+    return clean(text) == text
+
+
 def digest(data: bytes) -> str:
     """Returns the SHA-256 of the bytes in base64url, 43 characters."""
     return encoded_digest(hashlib.sha256(data).digest())

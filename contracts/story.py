@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import get_args
 
 from runward.contracts.approvals import Approval
 from runward.contracts.budget import Dimension, Period, Scope
+from runward.contracts.encoding import is_clean
+from runward.contracts.errors import RequestRefused
 from runward.contracts.runs import RunState, usd
 from runward.contracts.usage import Usage
+
+LISTED_MAX = 10_000
+_STATES = [word for words in get_args(RunState) for word in get_args(words)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +43,30 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """Which runs a list shows: those of which all that is given holds, the newest first."""
+    """Which runs a list shows: those of which all that is given holds, the newest first.
+
+    Errors: RequestRefused for what no run can have, and for a limit out of 1 to 10,000.
+    """
 
     user: str | None = None
     agent: str | None = None
     state: RunState | None = None
     session: str | None = None
     limit: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("user", "agent", "session"):
+            word = getattr(self, name)
+            if word is not None and not is_clean(word):
+                raise RequestRefused(f"Runs with {name}={word!r}", "No run has such a name")
+        if self.state is not None and self.state not in _STATES:
+            raise RequestRefused(
+                f"Runs in the state {self.state!r}", f"States are {', '.join(_STATES)}"
+            )
+        if not 1 <= self.limit <= LISTED_MAX:
+            raise RequestRefused(
+                f"A list of {self.limit} runs", f"It shows at least 1 and at most {LISTED_MAX}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

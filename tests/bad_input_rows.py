@@ -1,6 +1,6 @@
 """What people get wrong and what they are told: the rows that tests try and the documentation has.
 
-`python -m docs.make` writes them into docs/errors/bad-input.md, so what stands there has been seen.
+`python -m docs.make` writes them into docs/bad-input.md, so what stands there has been seen.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ TYPED: Section = {
         Row(
             "runs show x {ada} --key-file good.key --address 127.0.0.1:1",
             1,
-            "Start `runward dev`",
+            "Connection refused. Start `runward dev`, or correct TEMPORAL_ADDRESS [RW-TEMPORAL]",
         ),
     ],
 }

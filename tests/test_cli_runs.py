@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -11,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from runward.cli import output
 from runward.cli.main import app
+from runward.cli.results import told_result
 from runward.contracts.agents import Agent
 from runward.contracts.transcript import UserMessage
 from runward.testing.scripts import ask, say, scripted
@@ -107,6 +110,39 @@ async def test_a_model_is_shown_the_files_that_are_named(
     kinds = [[one.media_type for one in a.files] for a in asked if isinstance(a, UserMessage)]
     data = [(tmp_path / name).read_bytes() for name in ("receipt", "terms.pdf")]
     assert (shown, kinds) == ([data] * 2, [["image/png", "application/pdf"]] * 2)
+
+
+async def test_whoever_waits_for_a_run_is_told_what_it_waits_for(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = App([ask("refund", order_id="17", amount="5.00"), say("Refunded.")])
+    notes: asyncio.Queue[str] = asyncio.Queue()
+    monkeypatch.setattr(output, "note", notes.put_nowait)
+    async with stack.worker(stack.plugin(**shop.given)):
+        run = await (await stack.acting_as("ada")).start("support", "Refund")
+        waiting = asyncio.create_task(told_result(run, None, "json"))
+        asked = await run.next_approval()
+        note = await notes.get()
+        await (await stack.acting_as("bob", roles=["finance"])).approvals.approve(asked.id)
+        await waiting
+
+    assert note == f"refund waits for approval: `runward approvals show {asked.id}`"
+
+
+def test_a_table_leaves_out_what_no_row_has_and_folds_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(output, "console", lambda: Console(width=40, file=screen))
+
+    row = {"call": "t1.model", "tries": None, "usd": "0.000075", "note": "ab" * 100}
+    output.data([row, {**row, "note": None}], "text")
+
+    head, *lines = screen.getvalue().splitlines()
+    assert head.split() == ["call", "usd", "note"]
+    assert all("t1.model  0.000075" in one for one in (lines[0], lines[-1]))
+    assert "".join(lines).replace(" ", "").count("ab") == 100
 
 
 async def test_interrupted_run_has_an_exit_code_of_its_own(stack: Stack, runward: Shell) -> None:

@@ -13,6 +13,7 @@ from temporalio.converter import DefaultPayloadConverter
 from runward.client.runward_client import RunwardClient
 from runward.contracts.errors import (
     ConfigurationError,
+    TemporalUnavailable,
 )
 from runward.testing.servers import Addresses
 
@@ -59,5 +60,5 @@ async def test_roles_given_as_one_text_are_refused(desk: Desk) -> None:
 
 
 async def test_server_that_is_away_is_named(desk: Desk) -> None:
-    with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1:1"):
+    with pytest.raises(TemporalUnavailable, match=r"127\.0\.0\.1:1"):
         await RunwardClient.connect("127.0.0.1:1", issuer=desk.key)

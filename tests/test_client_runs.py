@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,6 +17,7 @@ from runward.contracts.agents import Agent
 from runward.contracts.encoding import digest_of
 from runward.contracts.errors import (
     AgentError,
+    NotFound,
     RequestRefused,
 )
 from runward.contracts.identity import verify
@@ -212,3 +214,39 @@ async def test_users_own_workflow_carries_a_ticket_for_its_type(desk: Desk) -> N
     ticket = verify(token, registered(desk.key), at=datetime.now(UTC))
 
     assert (ticket.subject, ticket.digest) == (workflow_id, digest_of({"workflow": "users-own"}))
+
+
+@pytest.mark.parametrize("name", ["", "\ud800", "a\x00b"])
+async def test_what_cannot_be_an_id_is_not_there(desk: Desk, name: str) -> None:
+    ada = desk.rw.acting_as("ada", tenant=desk.tenant)
+
+    with pytest.raises(NotFound):
+        ada.get(name)
+    with pytest.raises(NotFound):
+        await ada.approvals.get(name)
+
+
+async def test_key_that_is_no_text_is_refused(desk: Desk) -> None:
+    with pytest.raises(RequestRefused, match="half a character"):
+        await desk.rw.acting_as("ada", tenant=desk.tenant).start("support", "say", key="\ud800")
+
+
+@pytest.mark.parametrize(
+    ("asked", "holds"),
+    [
+        ({"limit": 0}, "at least 1 and at most 10000"),
+        ({"limit": -1}, "at least 1 and at most 10000"),
+        ({"limit": 10_001}, "at least 1 and at most 10000"),
+        ({"state": "bogus"}, "open, answered, interrupted, cancelled, failed, ended"),
+        ({"user": "a\x00"}, "No run has such a name"),
+        ({"agent": "\ud800"}, "No run has such a name"),
+        ({"session_id": "\x00"}, "No run has such a name"),
+    ],
+)
+async def test_list_of_what_no_run_can_have_is_refused(
+    desk: Desk, asked: dict[str, Any], holds: str
+) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        await desk.rw.acting_as("ada", tenant=desk.tenant).list(**asked)
+
+    assert holds in caught.value.holds

@@ -60,6 +60,11 @@ def test_a_ready_provider_replaces_a_known_one() -> None:
     assert Providers([mine]).get("anthropic") is mine
 
 
+def test_two_providers_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="Two model providers named 'scripted'"):
+        Providers([ScriptedProvider({}), ScriptedProvider({})])
+
+
 async def test_close_reaches_every_provider_even_if_one_fails() -> None:
     closed: list[str] = []
     ready = [Closing("a", closed), Closing("b", closed, fails=True), Closing("c", closed)]

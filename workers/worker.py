@@ -26,10 +26,11 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from runward.client.codec import converter, load_codec
+from runward.client.connecting import connected
 from runward.client.labels import registered
 from runward.client.settings import SWEEP_EVERY_S_DEFAULT, Deployment, temporal_connection
 from runward.contracts import names
-from runward.contracts.errors import ConfigurationError, TemporalUnavailable, said
+from runward.contracts.errors import ConfigurationError, said
 from runward.store.pool import Store
 from runward.workers.app import load_app
 from runward.workers.deployment import tell_deployment, versioned
@@ -45,7 +46,6 @@ POLLS_S_MAX = 10.0
 STICKY_TIMEOUT = timedelta(seconds=3)  # how long a run waits for a worker that has died
 HEARTBEAT_THROTTLE_MAX = timedelta(seconds=1)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_AWAY = ("transport error", "transport::Error", "Unavailable", "DeadlineExceeded", "Cancelled")
 _LOG = logging.getLogger("runward.worker")
 
 
@@ -113,22 +113,12 @@ async def connect(
     plugin: RunwardPlugin, address: str | None = None, *, codec: PayloadCodec | None = None
 ) -> Client:
     """Returns a client with the plugin; what is not given comes from Temporal's own settings."""
-    options = temporal_connection(address)
-    try:
-        return await Client.connect(
-            **options,
-            data_converter=converter(codec),
-            plugins=[plugin],
-            identity=identity(),
-        )
-    except (RuntimeError, OSError) as error:
-        # The SDK has one error for all, with the reason in its text.
-        away = any(word in str(error) for word in _AWAY)
-        raise (TemporalUnavailable if away else ConfigurationError)(
-            f"Temporal at {options['target_host']!r}",
-            str(error),
-            "Start `runward dev`, or set TEMPORAL_ADDRESS",
-        ) from error
+    return await connected(
+        temporal_connection(address),
+        data_converter=converter(codec),
+        plugins=[plugin],
+        identity=identity(),
+    )
 
 
 async def serve(

@@ -1,0 +1,70 @@
+"""How `runs execute` and `runs result` wait for a run, and tell how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from runward.cli import output as out
+
+if TYPE_CHECKING:
+    from runward.client.run_handle import RunHandle
+    from runward.contracts.runs import RunResult
+
+COUNTERS = ("input", "cache_read", "cache_write", "output")
+
+
+async def told_result(run: RunHandle[str], wait_s: float | None, output: out.Format) -> None:
+    """Prints a run's answer once it has ended; meanwhile tells what it waits for."""
+    from temporalio.client import WorkflowFailureError
+
+    from runward.contracts.errors import AgentError
+
+    telling = asyncio.create_task(_tell_waits(run))
+    try:
+        ended = await run.result(wait_s)
+    except WorkflowFailureError as error:
+        raise AgentError(f"The run {run.id!r}", "It was cancelled") from error
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+    if output != "text":
+        out.data(_as_data(run.id, ended), output)
+    elif ended.output:
+        out.answer(ended.output)
+    out.note(f"{ended.turns} turns, {ended.usage.tokens} tokens, ${ended.cost:f}")
+    if ended.interrupted:
+        out.failure(AgentError(f"The run was interrupted: {ended.interruption_reason}"))
+        raise typer.Exit(out.EXIT_INTERRUPTED_RUN)
+
+
+def _as_data(run_id: str, ended: RunResult[str]) -> dict[str, Any]:
+    return {
+        "id": run_id,
+        "output": ended.output,
+        "turns": ended.turns,
+        "usage": {one: getattr(ended.usage, one) for one in COUNTERS},
+        "cost_usd": f"{ended.cost:f}",
+        "interrupted": ended.interrupted,
+        "interruption_reason": ended.interruption_reason,
+        "started_at": ended.started_at,
+        "finished_at": ended.finished_at,
+        "session_id": ended.session_id,
+        "run_id": ended.run_id,
+        "fallback_models": list(ended.fallback_models),
+    }
+
+
+async def _tell_waits(run: RunHandle[str]) -> None:
+    """Says which approvals the run asks for; without a store to read from, nothing."""
+    from runward.contracts.errors import RunwardError
+
+    with suppress(RunwardError):
+        async for event in run.watch():
+            if event.kind == "approval_requested":
+                out.note(
+                    f"{event.name} waits for approval: `runward approvals show {event.approval_id}`"
+                )

@@ -1,0 +1,42 @@
+"""Connects to Temporal, and tells what keeps from it in words for people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from temporalio.client import Client
+
+from runward.contracts.errors import ConfigurationError, RunwardError, TemporalUnavailable
+
+REASON_CHARS_MAX = 200
+# The SDK has one error for all, with the reason in its text.
+_AWAY = ("transport error", "transport::Error", "Unavailable", "DeadlineExceeded", "Cancelled")
+_REASON = re.compile(r'(?:message|error): "([^"]+)"')  # the innermost is what the system said
+
+
+async def connected(options: Mapping[str, Any], **more: Any) -> Client:
+    """Returns a client with the options of `temporal_connection`.
+
+    Raises TemporalUnavailable where nobody answers, ConfigurationError for what no waiting mends.
+    """
+    try:
+        return await Client.connect(**options, **more)
+    except (RuntimeError, OSError, ValueError) as error:
+        away = any(word in str(error) for word in _AWAY)
+        raise _unreached(options["target_host"], error, away=away) from error
+
+
+def reason(error: BaseException) -> str:
+    """Returns why there is no connection, in a line."""
+    text = str(error) or type(error).__name__
+    found = _REASON.findall(text)
+    return str(found[-1]) if found else text.splitlines()[0][:REASON_CHARS_MAX]
+
+
+def _unreached(host: str, error: BaseException, *, away: bool) -> RunwardError:
+    kind = TemporalUnavailable if away else ConfigurationError
+    return kind(
+        f"Temporal at {host!r}", reason(error), "Start `runward dev`, or correct TEMPORAL_ADDRESS"
+    )
