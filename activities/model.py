@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -57,6 +56,7 @@ from runward.contracts.providers import (
 )
 from runward.contracts.runs import ModelStep, RunRequest
 from runward.contracts.shapes import CURRENT, Call, Ended, Facts, Forged, Later, Step
+from runward.contracts.spelling import did_you_mean, nearest
 from runward.contracts.steps import Parent, Run
 from runward.contracts.transcript import GENESIS, AssistantMessage, Message, UserMessage
 from runward.contracts.usage import Price, Usage
@@ -108,7 +108,8 @@ class ModelCall:
         if agent is None and step.turn > 1:  # another release's worker has it, or the run waits
             raise Later(f"{run.agent}: this worker has no such agent. Run one that has it")
         if agent is None:
-            problem = f"{run.agent}: unknown agent{_nearest(run.agent, self._agents)}"
+            near = did_you_mean(nearest(run.agent, self._agents))
+            problem = ". ".join(filter(None, (f"{run.agent}: unknown agent", near)))
             return Facts("model", run.agent, named, problem=problem, parent=_parent(step))
         chosen = await self._choice.of(agent, run, call, again=step.again)
         price = self._price_of(chosen.model)
@@ -158,7 +159,7 @@ class ModelCall:
         limit = asyncio.timeout(ANSWER_S_MAX)
         try:
             async with limit:
-                answer = await self._providers.get(model.partition(":")[0]).call(asked)
+                answer = await self._providers.get(prepared.chosen.provider).call(asked)
             return received(answer, asked, agent.max_calls_per_turn)
         except ModelError:
             raise
@@ -244,11 +245,6 @@ def _step(call: Call) -> ModelStep:
     if call.step != f"t{step.turn}.model" or (step.turn == 1) != (step.request is not None):
         raise Forged("a model step under another step's id")
     return step
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    found = get_close_matches(name, known, n=1)
-    return f". Did you mean {found[0]!r}?" if found else ""
 
 
 def _parent(step: ModelStep) -> Parent:
@@ -338,7 +334,7 @@ def _metered(response: ModelResponse, step: Step) -> ModelResponse:
 
 def _reasoned(answer: Written, response: ModelResponse, chosen: Chosen) -> Written:
     """Returns the answer with its reasoning, unless both together are too large."""
-    whole = written(with_reasoning(response, chosen.model.partition(":")[0]))
+    whole = written(with_reasoning(response, chosen.provider))
     return answer if _too_large(whole.content) else whole
 
 

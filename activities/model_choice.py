@@ -27,6 +27,11 @@ class Chosen(NamedTuple):
     place: int = 0  # 0 is the agent's own, the others are its fallbacks
     tries: int = 1
 
+    @property
+    def provider(self) -> str:
+        """Returns the provider's name, the part of `model` before the colon."""
+        return self.model.partition(":")[0]
+
 
 class ModelChoice:
     """Chooses by what the store has counted, so that every worker goes on where one has stopped."""

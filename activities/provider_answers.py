@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from runward.contracts.agents import MAX_CALLS_PER_TURN_DEFAULT
-from runward.contracts.encoding import canonical, clean, digest
+from runward.contracts.encoding import canonical, clean, digest, is_clean
 from runward.contracts.providers import NO_ANSWER, ModelRequest, ModelResponse, Stop
 from runward.contracts.transcript import AssistantMessage, ToolCall
 from runward.contracts.usage import Usage
@@ -118,7 +118,7 @@ def received(
 
 def _reasoning(data: str) -> str:
     """Returns what the provider gets back, unchanged, or nothing of it."""
-    good = clean(data) == data and len(data.encode()) <= REASONING_BYTES_MAX
+    good = is_clean(data) and len(data.encode()) <= REASONING_BYTES_MAX
     return data if good else ""
 
 

@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Any
 
 from runward.activities.provider_answers import UNREADABLE
-from runward.contracts.encoding import clean
+from runward.contracts.encoding import clean, is_clean
 from runward.contracts.providers import ModelResponse
 from runward.contracts.transcript import AssistantMessage, Message, Reasoning, ToolCall
 
@@ -36,7 +36,7 @@ def kept(belongs_to: str, items: Sequence[Any], texts: Sequence[str]) -> str:
 
     `texts` are the message's, piece by piece.
     """
-    if any(clean(one) != one for one in texts):
+    if not all(map(is_clean, texts)):
         return ""  # the message will not say exactly what the model said
     found = {"of": belongs_to, "items": items, "texts": [len(one) for one in texts]}
     try:

@@ -25,7 +25,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from runward.client.codec import load_codec
-from runward.client.connecting import connected
+from runward.client.connecting import connected, reason
 from runward.client.keys import KeyFile
 from runward.client.labels import register, registered
 from runward.client.reader import ROLE
@@ -33,7 +33,7 @@ from runward.client.settings import Settings
 from runward.contracts import names
 from runward.contracts.errors import RunwardError
 from runward.contracts.identity import CLOCK_TOLERANCE
-from runward.store.database import FAILURES, place
+from runward.store.database import FAILURES, place, unreached
 from runward.store.migrate import status
 from runward.store.pool import Store
 
@@ -109,7 +109,7 @@ async def temporal(patient: Patient) -> Check:
             patient.temporal = await connected(patient.connection)
             info = await patient.temporal.workflow_service.get_system_info(GetSystemInfoRequest())
     except (RunwardError, OSError, RPCError) as error:
-        told = error.holds if isinstance(error, RunwardError) else _short(error)
+        told = error.holds if isinstance(error, RunwardError) else reason(error)
         return Check("temporal", "fail", f"{where}, {how}: {told}",
                      "Start it (`runward dev` brings one), or correct TEMPORAL_*")  # fmt: skip
     return Check("temporal", "ok", f"{where}, {how}, version {info.server_version}")
@@ -169,8 +169,8 @@ async def database(patient: Patient) -> Check:
     try:
         found = await status(dsn)
     except FAILURES as error:
-        return Check("database", "fail", f"{place(dsn)}: {_short(error)}",
-                     "Start it, or correct RUNWARD_DATABASE_URL")  # fmt: skip
+        fix = unreached(dsn, error).instead
+        return Check("database", "fail", f"{place(dsn)}: {reason(error)}", fix)
     if found.pending:
         return Check("database", "fail", f"{len(found.pending)} migrations are not applied",
                      "runward db migrate")  # fmt: skip
@@ -264,10 +264,6 @@ async def disk(patient: Patient) -> Check:
     if free >= DISK_BYTES_MIN:
         return Check("disk", "ok", text)
     return Check("disk", "warn", text, "Make room, or name another RUNWARD_STATE_DIR")
-
-
-def _short(error: BaseException) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 CHECKS: tuple[Callable[[Patient], Awaitable[Check | None]], ...] = (

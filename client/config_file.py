@@ -11,8 +11,9 @@ import tomlkit
 from pydantic import SecretStr
 from tomlkit.exceptions import TOMLKitError
 
-from runward.client.settings import NO_SUCH_SETTING, Settings, config_file, nearest
+from runward.client.settings import NO_SUCH_SETTING, Settings, config_file
 from runward.contracts.errors import ConfigurationError, NotFound
+from runward.contracts.spelling import did_you_mean, nearest
 
 
 def put(name: str, value: str) -> Path:
@@ -44,7 +45,7 @@ def remove(name: str) -> Path:
 def known(name: str, names: list[str]) -> None:
     """Raises NotFound, with the nearest name, for a setting that is none of these."""
     if name not in names:
-        near = nearest(name, names) or "`runward config list` has them all"
+        near = did_you_mean(nearest(name, names)) or "`runward config list` has them all"
         raise NotFound(f"The setting {name!r}", NO_SUCH_SETTING, near)
 
 

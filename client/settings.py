@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -24,6 +22,7 @@ from pydantic_settings import (
 
 from runward.contracts import names
 from runward.contracts.errors import ConfigurationError
+from runward.contracts.spelling import did_you_mean, nearest
 
 CONFIG_FILE_VARIABLE = "RUNWARD_CONFIG_FILE"
 CONFIG_FILE = "runward.toml"
@@ -99,7 +98,7 @@ class Settings(BaseSettings):
             said = first["msg"].removeprefix("Value error, ")
             instead = f"See RUNWARD_* and {config_file()}"
             if first["type"] == "extra_forbidden":
-                near = nearest(where, cls.model_fields)
+                near = did_you_mean(nearest(where, cls.model_fields))
                 said, instead = NO_SUCH_SETTING, f"{near} {instead}".lstrip()
             raise ConfigurationError(f"The setting {where!r}", said, instead) from None
         except ValueError as error:  # a TOML file that is none
@@ -140,12 +139,6 @@ class Settings(BaseSettings):
             f"The settings name {named}, and not the other of the two",
             "Give both --deployment and --build-id (RUNWARD_DEPLOYMENT, RUNWARD_BUILD_ID), or none",
         )
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Returns the question whether the nearest of them is meant, "" if none is near."""
-    near = get_close_matches(name, names, n=1)
-    return f"Did you mean {near[0]!r}?" if near else ""
 
 
 def config_file() -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runward.contracts.encoding import clean
+from runward.contracts.encoding import is_clean
 from runward.contracts.errors import RequestRefused
 
 PDF = "application/pdf"
@@ -85,7 +85,7 @@ def _check(place: str, file: File) -> None:
             "Its bytes are not",
             "Name another file, or say what it is",
         )
-    if len(file.name) > NAME_CHARS_MAX or clean(file.name) != file.name:
+    if len(file.name) > NAME_CHARS_MAX or not is_clean(file.name):
         raise RequestRefused(
             f"The name of file {place}", f"It is text of at most {NAME_CHARS_MAX} characters"
         )

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Literal, Protocol
 
 from runward.contracts.agents import Agent
 from runward.contracts.encoding import digest_of
 from runward.contracts.errors import ConfigurationError
 from runward.contracts.identity import Principal
+from runward.contracts.spelling import did_you_mean, nearest
 from runward.contracts.tools import Effect, Tool
 
 Mode = Literal["plan", "default", "acceptEdits", "unattended", "bypassPermissions"]
@@ -194,8 +194,8 @@ class Misnamed:
     near: str | None
 
     def __str__(self) -> str:
-        instead = f". Did you mean {self.near!r}?" if self.near else ""
-        return f"{self.rule} has {self.name!r}, and nothing in this app is called so{instead}"
+        said = f"{self.rule} has {self.name!r}, and nothing in this app is called so"
+        return ". ".join(filter(None, (said, did_you_mean(self.near))))
 
 
 def misnamed(policy: Policy, known: Mapping[str, Sequence[str]]) -> Iterator[Misnamed]:
@@ -211,8 +211,7 @@ def misnamed(policy: Policy, known: Mapping[str, Sequence[str]]) -> Iterator[Mis
             there = known[rule.partition("_")[2]]
             for name in getattr(policy, rule) or ():
                 if name not in there:
-                    near = get_close_matches(name, there, n=1, cutoff=_NEAR)
-                    yield Misnamed(rule, name, near[0] if near else None)
+                    yield Misnamed(rule, name, nearest(name, there, _NEAR))
 
 
 def version(policy: Policy) -> str:
