@@ -2,7 +2,8 @@
 
 It reads the wire protocol: the text of a statement is seen once, in its Parse message; each later
 Bind only names the statement, so names are kept per connection. A statement that is held back as a
-request has never reached the server; one whose reply is held back has been committed for sure.
+request has never reached the server; one whose reply is held back has been committed for sure, with
+the step that is waited for: where its rows were locked, the reply passes, and it is sent again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qs, urlsplit, urlunsplit
@@ -22,6 +23,11 @@ Side = Literal["request", "reply"]
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _CALLS: dict[bytes, Function] = {b".step_open(": "step_open", b".step_close(": "step_close"}
+# What a step whose rows were locked is answered: store/steps.py reads the same.
+_LOCKED: dict[Function, Callable[[list[bytes | None]], bool]] = {
+    "step_open": lambda row: (row[0] or b"").endswith(b'{"a": "locked"}'),
+    "step_close": lambda row: row[1] is None,
+}
 _STARTUP, _ENCRYPTION = 196608, (80877103, 80877104)  # protocol 3.0; asks for TLS or GSSAPI
 
 
@@ -55,6 +61,13 @@ class Trap:
             not self.released.is_set()
             and function == self.function
             and any(one.step in self.steps for one in items)
+        )
+
+    def committed(self, items: list[Item], rows: list[bytes]) -> bool:
+        """Returns whether the reply, a row for each item, has one of these steps as committed."""
+        return any(
+            one.step in self.steps and not _LOCKED[self.function](_columns(row))
+            for one, row in zip(items, rows, strict=True)
         )
 
     async def hold(self, items: list[Item]) -> None:
@@ -164,8 +177,10 @@ class _Link:
             held.append((kind, body))
             if kind != b"Z":
                 continue
-            if not any(one == b"E" for one, _ in held):  # committed
-                await self._reply[0].hold(self._reply[1])
+            trap, items = self._reply
+            failed = any(one == b"E" for one, _ in held)
+            if not failed and trap.committed(items, [row for one, row in held if one == b"D"]):
+                await trap.hold(items)
                 return
             for one in held:
                 await _pass(self._client[1], *one)
@@ -205,6 +220,18 @@ async def _pass(writer: asyncio.StreamWriter, kind: bytes, body: bytes) -> None:
 def _words(body: bytes, count: int) -> list[bytes]:
     """Returns the strings that a message begins with."""
     return body.split(b"\0", count)[:count]
+
+
+def _columns(row: bytes) -> list[bytes | None]:
+    """Returns the values of a DataRow message."""
+    (count,) = struct.unpack_from("!H", row)
+    values: list[bytes | None] = []
+    place = 2
+    for _ in range(count):
+        (size,) = struct.unpack_from("!i", row, place)
+        values.append(None if size < 0 else row[place + 4 : place + 4 + size])
+        place += 4 + max(size, 0)
+    return values
 
 
 def _items(body: bytes) -> list[Item]:

@@ -18,17 +18,8 @@ from temporalio.client import (
 )
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError, FailureError
-from temporalio.service import RPCError, RPCStatusCode
 
-from runward.client.answering import (
-    NoWorkerAnswered,
-    answered,
-    failing_worker,
-    is_away,
-    no_worker,
-    not_there,
-    unavailable,
-)
+from runward.client.answering import NoWorkerAnswered, answered, no_worker
 from runward.client.keys import TicketSource
 from runward.client.reader import Reader, needs_reader
 from runward.contracts import names
@@ -117,7 +108,7 @@ class Approvals:
                     except NoWorkerAnswered as error:
                         silence = error  # after kills a run's next task may be seconds away
                     await asyncio.sleep(POLL_S)
-        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+        except TimeoutError:
             raise silence from None
         if not result.accepted:
             raise ApprovalRefused(asked, result.reason or f"It is {result.state}")
@@ -142,30 +133,26 @@ class Approvals:
             if approval.state != "pending":
                 raise ApprovalRefused(asked, f"It is {approval.state} already")
             try:
-                return await self._update(approval, word, reason)
+                update = self._update(approval, word, reason)
+                return await answered(update, asked, by_worker=True)
             except WorkflowUpdateFailedError as error:
                 if not _not_waiting_yet(error.cause):
                     raise ApprovalRefused(asked, _message(error.cause)) from error
-            except RPCError as error:
-                if error.status is RPCStatusCode.NOT_FOUND:
-                    unknown = not_there(asked, error)
-                    if isinstance(unknown, NotFound):  # of the run: its row is there
-                        unknown = ApprovalRefused(asked, "Its run has ended")
-                    raise unknown from error
-                if error.status is RPCStatusCode.FAILED_PRECONDITION:
-                    raise failing_worker(asked, error) from error
-                if is_away(error):
-                    raise unavailable(asked, error) from error
-                raise
+            except NotFound as error:  # of the run: its row is there
+                raise ApprovalRefused(asked, "Its run has ended") from error
             await asyncio.sleep(POLL_S)
 
     async def _update(self, approval: Approval, word: DecisionWord, reason: str) -> DecisionResult:
-        value = await self._run(approval).execute_update(
-            names.DECIDE_UPDATE,
-            raw(self._decision(approval, word, reason)),
-            result_type=RawValue,
-            rpc_timeout=timedelta(seconds=self.timeout_s),
-        )
+        try:
+            value = await self._run(approval).execute_update(
+                names.DECIDE_UPDATE,
+                raw(self._decision(approval, word, reason)),
+                result_type=RawValue,
+                rpc_timeout=timedelta(seconds=self.timeout_s),
+            )
+        except WorkflowUpdateRPCTimeoutOrCancelledError as error:
+            # One error for a silence, a cut connection and a caller who gives up: its cause says.
+            raise error.__cause__ or error from None
         return read(DecisionResult, value)
 
     def _decision(self, approval: Approval, word: DecisionWord, reason: str) -> Decision:

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.client import Client
+from temporalio.client import (
+    Client,
+    WorkflowHandle,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
 from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 
 from bench.outage_gate import Gate
@@ -23,6 +27,7 @@ from runward.testing.servers import Addresses
 from .client_stand_in import Desk, open_desk
 
 TOLD_S_MAX = 15.0
+GIVES_UP_S = 0.5
 
 
 @pytest.fixture
@@ -107,6 +112,32 @@ async def test_decision_says_that_temporal_is_away(
     await gate.away()
 
     await told(ada.approvals.approve("ap-1"), TemporalUnavailable)
+
+
+async def test_decision_that_loses_its_connection_does_not_blame_the_workers(
+    desk: Desk, ada: ActingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine's SDK has one error for that, for silence, and for a caller who gives up."""
+
+    async def cut(*_: object, **__: object) -> None:
+        cause = RPCError("operation was canceled", RPCStatusCode.CANCELLED, b"")
+        raise WorkflowUpdateRPCTimeoutOrCancelledError from cause
+
+    run = await ada.start("support", "ask refund")
+    desk.reader.asks(desk.tenant, run.id)
+    monkeypatch.setattr(WorkflowHandle, "execute_update", cut)
+
+    await told(ada.approvals.approve("ap-1"), TemporalUnavailable)
+
+
+async def test_caller_who_gives_up_a_decision_is_cancelled(desk: Desk) -> None:
+    away = RunwardClient(desk.rw.temporal, issuer=desk.key, reader=desk.reader, task_queue="empty")
+    ada = away.acting_as("ada", tenant=desk.tenant)
+    run = await ada.start("support", "ask refund")
+    desk.reader.asks(desk.tenant, run.id)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(GIVES_UP_S):
+            await ada.approvals.approve("ap-1")
 
 
 async def test_answer_and_approvals_say_that_the_store_is_away(desk: Desk) -> None:

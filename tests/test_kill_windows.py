@@ -203,7 +203,7 @@ async def test_killed_after_the_close(
     assert yard.effects == {"refund": 1, "letter": 1, "parcel": 1}
     assert yard.bills == {"t1.model": 1, "t2.model": 1, "t3.model": 1}
     found = await states(owner, yard.stack.tenant)
-    assert set(found.values()) == {("done", 1)}
+    assert {one: how for one, how in found.items() if how != ("done", 1)} == {}
 
 
 @pytest.mark.parametrize("tool", ["refund", "send_letter"])
