@@ -95,26 +95,36 @@ def worker(
         codec=codec,
     )
     if count == 1 or of:
-        from uvloop import new_event_loop
-
-        from runward.workers.worker import run
-
-        finish(run(**asdict(options), processes=of or 1), new_event_loop)
+        one_process(options, of or 1)
     else:
-        from runward.workers import processes as several
+        several_processes(options, count)
 
-        finish(
-            several.run(
-                processes=count,
-                app=options.app,
-                database_url=options.database_url,
-                temporal_address=options.temporal_address,
-                task_queue=options.task_queue,
-                version=options.version,
-                health_file=options.health_file,
-                codec=options.codec,
-            )
+
+def one_process(options: WorkerOptions, of: int) -> None:
+    """Runs this process as a worker, one of so many on this machine, until it is told to stop."""
+    from uvloop import new_event_loop
+
+    from runward.workers.worker import run
+
+    finish(run(**asdict(options), processes=of), new_event_loop)
+
+
+def several_processes(options: WorkerOptions, count: int) -> None:
+    """Runs this process as the parent of so many workers, until it is told to stop."""
+    from runward.workers.processes import run
+
+    finish(
+        run(
+            processes=count,
+            app=options.app,
+            database_url=options.database_url,
+            temporal_address=options.temporal_address,
+            task_queue=options.task_queue,
+            version=options.version,
+            health_file=options.health_file,
+            codec=options.codec,
         )
+    )
 
 
 def checked(app: str | None, *, address: str | None, **given: Any) -> WorkerOptions:

@@ -21,7 +21,7 @@ from typing import NoReturn
 from runward.client.settings import Deployment
 from runward.workers.child import Child, ChildFailed, ChildOrder
 from runward.workers.sizing import MIB, machine, sizing
-from runward.workers.worker import DRAIN_S_MAX, leave, listen, told
+from runward.workers.worker import DRAIN_S_MAX, leave, listen, log_to_stderr, told
 
 STOP_S_MAX = DRAIN_S_MAX + 5.0  # a child drains by itself; then it is killed
 STEADY_S = 60.0  # who has lived that long was well started: its death is counted from one again
@@ -61,7 +61,7 @@ async def run(
     0 if all drained, 1 if one did not, or died again and again; other settings reach the children
     by the environment and the file, as they reach one worker.
     """
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    log_to_stderr()
     stop = asyncio.Event()
     listen(stop)
     found = machine()

@@ -70,9 +70,7 @@ async def run(
     percent of all cases. Servers that are away at the start are waited for; other errors before it
     has connected are raised.
     """
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
-    # The providers' clients say each call with its address, which is nobody's affair but the app's.
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    log_to_stderr()
     plugin = load_app(app)
     named = None if codec is None else load_codec(codec)
     stop, health = asyncio.Event(), Health(health_file)
@@ -211,6 +209,13 @@ def build(
 def identity() -> str:
     """Returns a short name for this process; Temporal writes it into three events of each step."""
     return f"{os.getpid()}@{socket.gethostname()[:12]}"
+
+
+def log_to_stderr() -> None:
+    """Sets up what a worker's process logs, from INFO on."""
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    # The providers' clients say each call with its address, which is nobody's affair but the app's.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
 def listen(stop: asyncio.Event) -> None:
