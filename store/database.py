@@ -134,6 +134,8 @@ class Database:
             "application_name": "runward",
             # The step functions read fresh rows after each lock; no other level does that.
             "default_transaction_isolation": "read committed",
+            # Plans are kept while tables grow: one for a small table would come to read all of it.
+            "enable_seqscan": "off",
             "jit": "off",
             "statement_timeout": f"{STATEMENT_S_MAX * 1000:.0f}ms",
             "timezone": "UTC",

@@ -36,6 +36,7 @@ STOP_S_MAX = 15.0
 LOCK_S_MAX = 5.0  # an ended process's guardian may still be stopping its server
 START_TRIES = 3  # another process may take the port between our choice and the server's start
 CONNECTIONS_MAX = 200
+ANALYZED_AFTER = "5s"
 
 
 class EmbeddedPostgres:
@@ -181,6 +182,8 @@ class EmbeddedPostgres:
             "max_wal_senders": "0",
             "timezone": "UTC",
             "log_timezone": "UTC",
+            # A new database has no statistics, and without them any index of a tenant's will do.
+            "autovacuum_naptime": ANALYZED_AFTER,
         }
         if self._state_dir is None:
             settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
