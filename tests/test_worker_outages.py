@@ -104,4 +104,5 @@ async def test_says_once_which_server_goes_away_and_when_it_is_back(
 
     said = [line for line in worker.err if " is away" in line or " is back" in line]
     assert len(said) == 4, said
+    assert "asyncpg" not in "".join(worker.err)  # its pool has a trace for every try
     assert health(folder).draining

@@ -214,6 +214,8 @@ def identity() -> str:
 def log_to_stderr() -> None:
     """Sets up what a worker's process logs, from INFO on."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    # Its pool tells each try to reach a store that is away; our health tells once.
+    logging.getLogger("asyncpg").setLevel(logging.ERROR)
     # The providers' clients say each call with its address, which is nobody's affair but the app's.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
 
