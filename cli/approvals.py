@@ -49,12 +49,10 @@ async def list_(
 @acting
 async def show(caller: Caller, approval_id: ApprovalId, output: Output = "text") -> None:
     """Print one request: exactly what would run, for whom, and what became of it"""
-    from runward.contracts.approvals import missing
+    from runward.client.reader import approval_of
 
     async with caller.reader() as (reader, tenant):
-        found = await reader.approval(tenant, approval_id)
-    if found is None:
-        raise missing(approval_id, tenant)
+        found = await approval_of(reader, tenant, approval_id)
     out.data(found.model_dump(), output)
 
 
@@ -94,4 +92,5 @@ def _row(one: Approval) -> dict[str, Any]:
         "approver_role": one.approver_role,
         "run": one.workflow_id,
         "expires_at": one.expires_at,
+        "title": one.title or None,
     }

@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Format = Literal["text", "json", "jsonl"]
 Row = Mapping[str, Any]
+
+NOTHING = "-"  # in the place of a value that is not there
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED_RUN = 3  # the run ended, but without an answer: a limit or a budget stopped it
@@ -59,7 +62,8 @@ def data(value: Row | Sequence[Row], output: Format) -> None:
 
 def answer(text: str) -> None:
     """Prints an answer as it is; on a terminal without what could drive the terminal."""
-    _print(visible(text, keep="\n\t") if sys.stdout.isatty() else text)
+    # Flushed: it may be one line of many, and whoever reads them reads each as it comes.
+    _print(visible(text, keep="\n\t") if sys.stdout.isatty() else text, flush=True)
 
 
 def note(text: str) -> None:
@@ -195,25 +199,22 @@ def _table(rows: Sequence[Row]) -> None:
         for row in rows:
             _print("\t".join(_cell(row[head]) for head in heads))
         return
-    # Here and not above: most commands print no table, and rich costs 0.1 s.
-    from rich.table import Table
-    from rich.text import Text
+    from runward.cli.tables import lines
 
     heads = [head for head in heads if any(row[head] is not None for row in rows)]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in heads:
-        # Folded, never cut: what an approver cannot see must not be approved.
-        table.add_column(head.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(row[head])) for head in heads))
-    console().print(table)
+    cells = [[_cell(row[head]) for head in heads] for row in rows]
+    width = shutil.get_terminal_size().columns
+    head, *below = lines([one.replace("_", " ") for one in heads], cells, width)
+    _print(f"\x1b[1m{head}\x1b[0m" if coloured(sys.stdout) else head)
+    for line in below:
+        _print(line)
 
 
 def _cell(value: Any) -> str:
     if value is None:
-        return "-"
+        return NOTHING
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_cell, value)) or "-"
+        return ", ".join(map(_cell, value)) or NOTHING
     if isinstance(value, datetime):
         return times.text(value)
     return visible(str(value))

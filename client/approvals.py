@@ -21,7 +21,7 @@ from temporalio.exceptions import ApplicationError, FailureError
 
 from runward.client.answering import NoWorkerAnswered, answered, no_worker
 from runward.client.keys import TicketSource
-from runward.client.reader import Reader, needs_reader
+from runward.client.reader import Reader, approval_of, needs_reader
 from runward.contracts import names
 from runward.contracts.approvals import (
     DECISION_TTL,
@@ -30,9 +30,8 @@ from runward.contracts.approvals import (
     Decision,
     DecisionResult,
     DecisionWord,
-    missing,
 )
-from runward.contracts.encoding import clean, is_clean
+from runward.contracts.encoding import clean
 from runward.contracts.errors import REFUSED, ApprovalRefused, NotFound
 from runward.contracts.identity import Principal
 from runward.workflows.payloads import raw, read
@@ -68,11 +67,7 @@ class Approvals:
     async def get(self, approval_id: str) -> Approval:
         """Returns one request; raises NotFound if the tenant has none of that id."""
         reader = needs_reader(self._reader, f"The approval request {approval_id!r}")
-        known = is_clean(approval_id)  # what the store cannot hold, it has not
-        found = await reader.approval(self._principal.tenant, approval_id) if known else None
-        if found is None:
-            raise missing(approval_id, self._principal.tenant)
-        return found
+        return await approval_of(reader, self._principal.tenant, approval_id)
 
     async def approve(self, approval_id: str, reason: str = "") -> DecisionResult:
         """Lets the call run, once, exactly as it was shown. Returns what became of the request.

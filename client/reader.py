@@ -13,8 +13,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from runward.client.watching import Watching
-from runward.contracts.approvals import Approval, ApprovalState
+from runward.contracts.approvals import Approval, ApprovalState, missing
 from runward.contracts.content import Content
+from runward.contracts.encoding import is_clean
 from runward.contracts.errors import ConfigurationError
 from runward.contracts.progress import Offset, Progress, Watched
 from runward.contracts.story import RunQuery, RunRow, Story, UserUsage
@@ -176,3 +177,12 @@ def needs_reader(reader: Reader | None, asked: str) -> Reader:
             "Connect with database_url=, or set RUNWARD_DATABASE_URL",
         )
     return reader
+
+
+async def approval_of(reader: Reader, tenant: str, approval_id: str) -> Approval:
+    """Returns one request; raises NotFound if the tenant has none of that id."""
+    known = is_clean(approval_id)  # what the store cannot hold, it has not
+    found = await reader.approval(tenant, approval_id) if known else None
+    if found is None:
+        raise missing(approval_id, tenant)
+    return found
