@@ -11,8 +11,9 @@ from runward.cli import completion
 from runward.cli import output as out
 from runward.cli.asking import Files, Prompt, prompt_text, shown
 from runward.cli.caller import Caller, Output, Yes, acting
+from runward.cli.calls import story_rows
 from runward.cli.results import COUNTERS, told_result
-from runward.cli.story import as_data, run_row, story_rows, told, totals
+from runward.cli.story import as_data, run_row, told, totals
 from runward.cli.times import seconds
 
 app = typer.Typer(no_args_is_help=True, help="Start runs and read their results")
@@ -107,8 +108,6 @@ async def show(caller: Caller, run_id: RunId, output: Output = "text") -> None:
 @acting
 async def describe(caller: Caller, run_id: RunId, output: Output = "text") -> None:
     """Print what Temporal says of a run: its execution, and what its workflow does now"""
-    from temporalio.client import WorkflowExecutionStatus
-
     from runward.client.answering import answered
     from runward.contracts.errors import RunwardError
 
@@ -123,14 +122,14 @@ async def describe(caller: Caller, run_id: RunId, output: Output = "text") -> No
             "started_at": found.start_time,
             "closed_at": found.close_time,
         }
-        if found.status is WorkflowExecutionStatus.RUNNING:
-            try:
-                said |= (await client.get(run_id).status()).model_dump()
-            except RunwardError as error:
-                out.note(f"What it does now is not known. {error}")
+        try:
+            said |= (await client.get(run_id).status()).model_dump()
+        except RunwardError as error:
+            out.note(f"What it does now is not known. {error}")
     if "cost" in said:
         said["cost_usd"] = _usd(said.pop("cost"))
         said["usage"] = dict(zip(COUNTERS, said["usage"], strict=True))
+        said["reason"] = said["reason"] or None
     out.data(_readable(said, output), output)
 
 

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from runward.cli import output as out
-from runward.cli.times import clock, text
+from runward.cli.times import clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -16,31 +16,25 @@ if TYPE_CHECKING:
     from rich.tree import Tree as Branch
 
     from runward.contracts.progress import Progress
-    from runward.contracts.story import RunRow, Story, StoryStep
+    from runward.contracts.story import RunRow, Story
 
 
 def run_row(run: RunRow) -> dict[str, Any]:
     """Returns a run as a line of a list."""
     return {
         "id": run.workflow_id,
+        "state": run.state,
         "agent": run.agent,
         "user": run.user,
-        "state": run.state,
         "started_at": run.opened_at,
         "ended_at": run.closed_at,
         "reason": run.reason or None,
     }
 
 
-def story_rows(story: Story) -> list[dict[str, Any]]:
-    """Returns a line per call: its place, how long and how much, who allowed it, how it ended."""
-    return [_row(one) for one in story.steps]
-
-
 def totals(story: Story) -> str:
     """Returns what the calls took together."""
-    turns = {one.turn for one in story.steps} - {None}
-    return f"{len(turns)} turns, {story.usage.tokens} tokens, ${story.cost:f}"
+    return f"{story.turns} turns, {story.usage.tokens} tokens, ${story.cost:f}"
 
 
 def as_data(story: Story) -> dict[str, Any]:
@@ -55,7 +49,11 @@ def as_data(story: Story) -> dict[str, Any]:
         row["cost_usd"] = f"{usd(row.pop('cost')):f}"
         row["approvals"] = [asked.model_dump() for asked in one.approvals]
         steps.append(row)
-    return asdict(story.run) | {"cost_usd": f"{story.cost:f}", "steps": steps}
+    return asdict(story.run) | {
+        "cost_usd": f"{story.cost:f}",
+        "steps": steps,
+        "pending": [asdict(one) for one in story.pending],
+    }
 
 
 def event_line(event: Progress) -> str:
@@ -148,29 +146,3 @@ def _words(event: Progress) -> Iterator[str]:
             yield f"{event.step} {event.outcome} by {event.by}"
         case "run_ended":
             yield f"{event.name} {event.outcome}"
-
-
-def _row(one: StoryStep) -> dict[str, Any]:
-    return {
-        "call": one.step,
-        "name": one.name,
-        "state": "running" if one.state in ("open", "idle") else one.state,
-        "seconds": None if one.seconds is None else f"{one.seconds:.1f}",
-        "tries": one.tries if one.tries != 1 else None,
-        "tokens": None if one.usage is None else one.usage.tokens,
-        "usd": None if not one.cost else f"{one.cost / 1e9:.6f}",
-        "rule": one.rule or None,
-        "note": "; ".join(_notes(one)) or None,
-    }
-
-
-def _notes(one: StoryStep) -> Iterator[str]:
-    for asked in one.approvals:
-        by = f" by {asked.decided_by}" if asked.decided_by else ""
-        at = f" at {text(asked.decided_at)}" if asked.decided_at else ""
-        why = f": {asked.reason}" if asked.reason else ""
-        yield f"approval {asked.state}{by}{at}{why}"
-    if one.epoch:
-        yield f"after reset {one.epoch}"
-    if one.reason:
-        yield one.reason

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 from temporalio.client import (
     Client,
+    WorkflowExecutionDescription,
     WorkflowExecutionStatus,
     WorkflowFailureError,
     WorkflowHistory,
@@ -30,9 +31,11 @@ from runward.client.confirmation import (
     Origin,
     invalid_end,
 )
+from runward.client.ended import by_last_words, by_result, by_store
 from runward.client.events import events
 from runward.client.reader import Reader, needs_reader
 from runward.client.resetting import reset_before
+from runward.client.stories import told
 from runward.contracts import names
 from runward.contracts.agents import Agent
 from runward.contracts.approvals import Approval, ApprovalRequest
@@ -120,11 +123,19 @@ class RunHandle(Generic[Output]):
         )
 
     async def status(self) -> RunStatus:
-        """Returns what the run does now. Needs a worker; an ended run tells its last state."""
+        """Returns what the run does now, or how it ended.
+
+        Its state is running, waiting or parked, which a worker must be there to say; afterwards
+        answered, interrupted, cancelled, failed, or ended where it was stopped from outside. Of an
+        end without a result a worker must say the figures where this client has no store.
+        """
         await self.check()
-        said, pending = await asyncio.gather(
-            self._query(names.STATUS_QUERY), self._query(names.PENDING_QUERY)
-        )
+        try:
+            said, pending = await asyncio.gather(
+                self._query(names.STATUS_QUERY), self._query(names.PENDING_QUERY)
+            )
+        except WorkflowQueryRejectedError as rejected:
+            return await self._ended(rejected.status)
         status = read(RunStatus, said)
         waiting = tuple(one.id for one in _requests(pending))
         if waiting and status.state == "running":
@@ -173,14 +184,22 @@ class RunHandle(Generic[Output]):
             yield one
 
     async def story(self) -> Story:
-        """Returns the run's calls so far: what they cost, who allowed them, what became of them."""
+        """Returns the run's calls so far: what they cost, who allowed them, what became of them.
+
+        Of a run that goes on Temporal says which calls did not come about yet, and why.
+        """
         asked = f"The story of {self.id!r}"
         reader = needs_reader(self._reader, asked)
         await self.check()
-        found = await reader.story(self._tenant, (await self._began()).run_id)
-        if found is None:
-            raise NotFound(asked, "No step of it has reached the store", "Is a worker there?")
-        return found
+        origin = await self._began()
+
+        async def stored() -> Story | None:
+            return await reader.story(self._tenant, origin.run_id)
+
+        async def described() -> WorkflowExecutionDescription:
+            return await answered(self._handle.describe(), asked)
+
+        return await told(asked, stored, described)
 
     async def content(self, digest: str) -> AsyncIterator[bytes]:
         """Yields large content of this run in chunks: a tool's whole result, a file it was given.
@@ -251,6 +270,17 @@ class RunHandle(Generic[Output]):
         found = await answered(self._handle.describe(), f"The run {self.id!r}")
         return found.status is not WorkflowExecutionStatus.RUNNING
 
+    async def _ended(self, how: WorkflowExecutionStatus | None) -> RunStatus:
+        assert how is not None, "the server says why it rejects"
+        if how is WorkflowExecutionStatus.COMPLETED:
+            return by_result(await self._end(None))
+        if self._reader is not None:
+            story = await self._reader.story(self._tenant, (await self._began()).run_id)
+            if story is not None and story.run.content_gone_at is None:
+                return by_store(story, how)
+        last = await self._query(names.STATUS_QUERY, ended=True)
+        return by_last_words(read(RunStatus, last), how)
+
     async def _end(self, seconds: float | None) -> RunEnd:
         try:
             async with asyncio.timeout(seconds):
@@ -285,14 +315,15 @@ class RunHandle(Generic[Output]):
 
     async def _pending(self) -> list[ApprovalRequest]:
         try:
-            value = await self._query(names.PENDING_QUERY, open_only=True)
+            value = await self._query(names.PENDING_QUERY)
         except WorkflowQueryRejectedError as error:
             raise AgentError(
                 f"The next approval of {self.id!r}", "The run has ended", "Read its result()"
             ) from error
         return _requests(value)
 
-    async def _query(self, name: str, *, open_only: bool = False) -> RawValue:
+    async def _query(self, name: str, *, ended: bool = False) -> RawValue:
+        """Returns what the workflow answers; one that has ended only where that is asked for."""
         asked = f"The query {name!r} to {self.id!r}"
         try:
             return cast(
@@ -301,7 +332,7 @@ class RunHandle(Generic[Output]):
                     self._handle.query(
                         name,
                         result_type=RawValue,
-                        reject_condition=QueryRejectCondition.NOT_OPEN if open_only else None,
+                        reject_condition=None if ended else QueryRejectCondition.NOT_OPEN,
                         rpc_timeout=QUERY_TIMEOUT,
                     ),
                     asked,

@@ -62,7 +62,11 @@ class ApprovalRequest(BaseModel):
 
 
 class Approval(BaseModel):
-    """A request as approvers see it, arguments included: exactly what will run."""
+    """A request as approvers see it, arguments included: exactly what will run.
+
+    `title` is why it is asked: the reason of the verdict, or that an attempt may have had its
+    effect; `reason` is what whoever decided said.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -72,6 +76,7 @@ class Approval(BaseModel):
     run_id: str
     step: str
     kind: ApprovalKind
+    title: str = ""
     tool: str
     arguments: str
     digest: str

@@ -133,13 +133,18 @@ class InvalidEnd(_Wire):
 
 
 class RunStatus(_Wire):
-    """What the workflow says of itself when asked."""
+    """What a run does now, or how it ended.
 
-    state: Literal["running", "waiting", "parked"] = Field(alias="s")
+    While it goes on its workflow says so when asked; of a run that has ended the client makes it,
+    so states of ends never cross. `reason` is why it is parked, or ended without an answer.
+    """
+
+    state: Literal["running", "waiting", "parked"] | EndState = Field(alias="s")
     turn: int = Field(alias="t")
     usage: tuple[int, int, int, int] = Field((0, 0, 0, 0), alias="u")
     cost: int = Field(0, alias="$")
     waiting_for: tuple[str, ...] = Field((), alias="w")  # approval ids
+    reason: str = Field("", alias="r")
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,7 @@ class RunQuery:
 class StoryStep:
     """One call. `tries` are the attempts that were admitted; `cost` is in nano-USD.
 
+    `opened_at` is when it was first tried, or a person was asked; it ended at `closed_at`.
     `usage` is None where no model answered, and where retention deleted the answer. `rule` decided
     that it may run; `reason` is why it did not, or failed.
     """
@@ -106,16 +107,40 @@ class StoryStep:
 
 
 @dataclass(frozen=True, slots=True)
+class PendingCall:
+    """A call that did not come about yet, as Temporal tells it: why, and what is next.
+
+    `step` is that of the call, which may not have reached the store, and empty for the workflow
+    itself. `next_try_at` is None where it waits for a worker, and while one tries it again.
+    """
+
+    step: str
+    name: str
+    attempt: int
+    reason: str
+    next_try_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
-    """All that the store knows of a run, in the order in which it happened."""
+    """All that the store knows of a run, in the order in which it happened.
+
+    Of a run that goes on, `pending` is what Temporal says of calls that wait.
+    """
 
     run: RunRow
     steps: tuple[StoryStep, ...]
+    pending: tuple[PendingCall, ...] = ()
 
     @property
     def cost(self) -> Decimal:
         """Returns what the recorded answers cost, in dollars."""
         return usd(sum(one.cost for one in self.steps))
+
+    @property
+    def turns(self) -> int:
+        """Returns how many turns the run has come to."""
+        return max((one.turn or 0 for one in self.steps), default=0)
 
     @property
     def usage(self) -> Usage:

@@ -132,7 +132,8 @@ class GovernedStep(ActivityInboundInterceptor):
         except (Forged, ValidationError) as error:
             raise refused("the input does not fit this step") from error
         except (StoreUnavailable, Later) as error:
-            raise answers.later(str(error), WAIT_DELAY_S) from error
+            # Without its causes, for whose traces Temporal would withhold these words.
+            raise answers.later(str(error), WAIT_DELAY_S) from None
 
     async def _governed(self, call: Call, shape: Shape, input: ExecuteActivityInput) -> bytes:
         run, opening = await self._g.identity.of(call, shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from runward.contracts.approvals import Approval
@@ -16,10 +16,13 @@ from runward.store.database import Database, Row
 from runward.store.reads import ReadStore
 
 _STEPS = """
-select step, epoch, round, kind, name, state, tries, opened_at, closed_at, outcome
-  from runward.step where tenant = $1 and run_id = $2 order by opened_at, step, epoch"""
+select s.step, s.epoch, s.round, s.kind, s.name, s.state, s.tries, s.opened_at, s.closed_at,
+       s.outcome, (select min(a.created_at) from runward.approval a
+                    where a.tenant = s.tenant and a.run_id = s.run_id and a.round = s.round
+                      and a.epoch = s.epoch and a.step = s.step) as asked_at
+  from runward.step s where s.tenant = $1 and s.run_id = $2"""
 _DECIDED = """
-select leaf from runward.audit_record
+select kind, leaf, at from runward.audit_record
  where tenant = $1 and run_id = $2 and kind in ('intent', 'outcome') order by xact, seq"""
 # Keys of `ModelDone` as it is recorded; what is at its default is not in it.
 _SPENT = """
@@ -50,11 +53,9 @@ class StoryStore:
         """Returns the run's calls in the order in which they began."""
         asked = await self._approvals.of_run(run.tenant, run.run_id)
         rows = await self._database.fetch(_STEPS, run.tenant, run.run_id)
-        decided = await self._database.fetch(_DECIDED, run.tenant, run.run_id)
-        said = [json.loads(one["leaf"]) for one in decided]
-        # That of the last attempt; an outcome names one where there was no attempt.
-        rules = {one["step"]: one["rule"] for one in said if "rule" in one}
-        return Story(run, tuple(_step(row, asked, rules) for row in rows))
+        decided = Decided(await self._database.fetch(_DECIDED, run.tenant, run.run_id))
+        steps = [_step(row, asked, decided) for row in rows]
+        return Story(run, tuple(sorted(steps, key=_place)))
 
     async def usage(self, tenant: str, user: str, since: datetime) -> UserUsage:
         """Returns what the user's models answered since then, and the newest windows of caps."""
@@ -73,7 +74,27 @@ class StoryStore:
         )
 
 
-def _step(row: Row, asked: Sequence[Approval], rules: Mapping[str, str]) -> StoryStep:
+def _place(one: StoryStep) -> tuple[datetime, str, int]:
+    return one.opened_at, one.step, one.epoch
+
+
+class Decided:
+    """What a run's audit records say of its steps, each under its round, epoch and id."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rules: dict[str, str] = {}
+        self.began: dict[str, datetime] = {}
+        for row in rows:
+            said = json.loads(row["leaf"])
+            if "rule" in said:  # the last attempt's; an outcome has one where there was none
+                self.rules[said["step"]] = said["rule"]
+            if row["kind"] == "intent":  # the first attempt's; a step's row has the last one's
+                self.began.setdefault(said["step"], row["at"])
+
+
+def _step(row: Row, asked: Sequence[Approval], decided: Decided) -> StoryStep:
+    place = f"{row['round']}.{row['epoch']}.{row['step']}"
+    began = (row["opened_at"], row["asked_at"], decided.began.get(place))
     outcome = decode_outcome(row["outcome"]) if row["outcome"] else None
     done = outcome if isinstance(outcome, ModelDone) else None
     return StoryStep(
@@ -84,11 +105,11 @@ def _step(row: Row, asked: Sequence[Approval], rules: Mapping[str, str]) -> Stor
         name=row["name"],
         state=row["state"],
         tries=row["tries"],
-        opened_at=row["opened_at"],
+        opened_at=min(filter(None, began)),
         closed_at=row["closed_at"],
         usage=None if done is None else done.counters,
         cost=0 if done is None else done.cost,
-        rule=rules.get(f"{row['round']}.{row['epoch']}.{row['step']}", ""),
+        rule=decided.rules.get(place, ""),
         reason=outcome.reason if isinstance(outcome, Denied | Failed | Unknown) else "",
         approvals=tuple(one for one in asked if one.step == row["step"]),
         full=outcome.full.digest if isinstance(outcome, ToolDone) and outcome.full else "",

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.tree import Tree as Branch
 
 from runward.cli import times
-from runward.cli.story import Newest, story_rows
+from runward.cli.calls import story_rows
+from runward.cli.story import Newest
 from runward.client.runs import ActingClient
 from runward.contracts.budget import Budget, Cap
 from runward.contracts.runs import usd
@@ -46,7 +47,10 @@ async def test_a_story_tells_calls_costs_rules_and_approvals(stack: Stack) -> No
     assert asked.decided_at is not None
     assert asked.created_at < asked.decided_at < asked.expires_at
     note = story_rows(story)[1]["note"]
-    assert note == f"approval consumed by bob at {times.text(asked.decided_at)}: checked"
+    decided = f"approval consumed by bob at {times.text(asked.decided_at)}: checked"
+    assert note == f"refund: money call requires approval; {decided}"
+    # The wait for a person counts: the call began when it was asked for.
+    assert story.steps[1].opened_at == asked.created_at
     assert story.steps[1].rule == "mode:default"
     assert story.usage.tokens == 330
     nano = 300 * NANO_USD_INPUT + 30 * NANO_USD_OUTPUT

@@ -14,9 +14,10 @@ import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecutionDescription
 from temporalio.service import RPCError, RPCStatusCode
 
+from runward.client.ended import ENDS, reason_of
 from runward.client.settings import SWEEP_EVERY_S_DEFAULT
 from runward.contracts.audit import run_record
 from runward.contracts.errors import RunwardError
@@ -31,14 +32,6 @@ JITTER = 0.5  # of the interval, either way: workers that start together do not 
 LOOKS_MAX = 100  # descriptions asked of Temporal in one sweep; the next sweep goes on behind them
 CANDIDATES_MAX = 10_000
 FORFEITS = 200
-
-ENDS: dict[WorkflowExecutionStatus, EndState] = {
-    WorkflowExecutionStatus.COMPLETED: "ended",
-    WorkflowExecutionStatus.FAILED: "failed",
-    WorkflowExecutionStatus.CANCELED: "cancelled",
-    WorkflowExecutionStatus.TERMINATED: "ended",
-    WorkflowExecutionStatus.TIMED_OUT: "ended",
-}
 _LOG = logging.getLogger("runward.sweeper")
 
 
@@ -156,5 +149,4 @@ def _closing(run: Run, found: WorkflowExecutionDescription, state: EndState) -> 
     assert found.status is not None, "an execution that ended has a status"
     at = found.close_time or datetime.now(UTC)
     record = run_record("run_ended", run, action=run.agent, actor="sweeper", at=at, outcome=state)
-    reason = f"execution {found.status.name.lower().replace('_', ' ')}"
-    return Closing(state, reason, "", record.leaf)
+    return Closing(state, reason_of(found.status), "", record.leaf)

@@ -62,7 +62,7 @@ class AgentRun:
 
     def __init__(self) -> None:
         self._talk: Conversation | None = None
-        self._parked = False
+        self._parked = ""  # why it is parked
         self._raised = 0  # how often somebody said that a budget was raised
 
     @workflow.run
@@ -129,7 +129,7 @@ class AgentRun:
 
     async def _park(self, outcome: OverBudget) -> None:
         """Waits until somebody raises the budget, or its window turns."""
-        self._parked, seen = True, self._raised
+        self._parked, seen = outcome.reason, self._raised
         self._say(f"parked: {outcome.reason}")
         left = None if outcome.until is None else outcome.until - workflow.now()
         if left is None or left > timedelta(0):
@@ -141,7 +141,7 @@ class AgentRun:
                 show_state(None)
                 raise
             show_state(None)
-        self._parked = False
+        self._parked = ""
 
     async def _tool(self, talk: Conversation, call: ToolStep) -> AnyOutcome:
         limit = talk.timeout_s(call)
@@ -243,6 +243,7 @@ class AgentRun:
                 turn=talk.turn,
                 usage=(used.input, used.cache_read, used.cache_write, used.output),
                 cost=talk.cost,
+                reason=self._parked,
             )
         )
 

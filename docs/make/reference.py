@@ -28,7 +28,14 @@ HANDED_OUT = {
     "runward.contracts.runs": ["RunStatus"],
     "runward.contracts.usage": ["Usage"],
     "runward.contracts.progress": ["Progress"],
-    "runward.contracts.story": ["Story", "StoryStep", "RunRow", "UserUsage", "CapWindow"],
+    "runward.contracts.story": [
+        "Story",
+        "StoryStep",
+        "PendingCall",
+        "RunRow",
+        "UserUsage",
+        "CapWindow",
+    ],
     "runward.contracts.policy": ["Policy", "Verdict", "Misnamed"],
     "runward.contracts.providers": ["Provider", "ModelRequest", "ModelResponse", "ModelError"],
 }

@@ -13,7 +13,7 @@ from runward.contracts.approvals import Approval, ApprovalKind, ApprovalState, D
 from runward.contracts.budget import Dimension, Period, Scope
 from runward.contracts.progress import Progress, ProgressKind
 from runward.contracts.runs import RunStatus
-from runward.contracts.story import CapWindow, RunRow, Story, StoryStep, UserUsage
+from runward.contracts.story import CapWindow, PendingCall, RunRow, Story, StoryStep, UserUsage
 from runward.contracts.usage import Usage
 
 
@@ -37,11 +37,24 @@ def results_are_typed(result: RunResult[Parcel], status: RunStatus, usage: Usage
     assert_type(result.session_id, str)
     assert_type(result.run_id, str)
     assert_type(result.fallback_models, tuple[str, ...])
-    assert_type(status.state, Literal["running", "waiting", "parked"])
+    assert_type(
+        status.state,
+        Literal[
+            "running",
+            "waiting",
+            "parked",
+            "answered",
+            "interrupted",
+            "cancelled",
+            "failed",
+            "ended",
+        ],
+    )
     assert_type(status.turn, int)
     assert_type(status.usage, tuple[int, int, int, int])
     assert_type(status.cost, int)
     assert_type(status.waiting_for, tuple[str, ...])
+    assert_type(status.reason, str)
     assert_type(usage.input, int)
     assert_type(usage.cache_read, int)
     assert_type(usage.cache_write, int)
@@ -76,6 +89,7 @@ def requests_are_typed(one: Approval, became: DecisionResult) -> None:
     assert_type(one.run_id, str)
     assert_type(one.step, str)
     assert_type(one.kind, ApprovalKind)
+    assert_type(one.title, str)
     assert_type(one.tool, str)
     assert_type(one.arguments, str)
     assert_type(one.digest, str)
@@ -89,12 +103,19 @@ def requests_are_typed(one: Approval, became: DecisionResult) -> None:
     assert_type(one.expires_at, datetime)
 
 
-def stories_are_typed(story: Story, step: StoryStep, row: RunRow) -> None:
+def stories_are_typed(story: Story, step: StoryStep, row: RunRow, call: PendingCall) -> None:
     """All that the store knows of a run."""
     assert_type(story.run, RunRow)
     assert_type(story.steps, tuple[StoryStep, ...])
+    assert_type(story.pending, tuple[PendingCall, ...])
     assert_type(story.cost, Decimal)
     assert_type(story.usage, Usage)
+    assert_type(story.turns, int)
+    assert_type(call.step, str)
+    assert_type(call.name, str)
+    assert_type(call.attempt, int)
+    assert_type(call.reason, str)
+    assert_type(call.next_try_at, datetime | None)
     assert_type(step.step, str)
     assert_type(step.epoch, int)
     assert_type(step.round, int)
