@@ -80,11 +80,6 @@ class Agent(Generic[Output]):
         self.budget = budget
         self.approver_role = approver_role
 
-    @property
-    def provider(self) -> str:
-        """Returns the provider's name, the part of `model` before the colon."""
-        return self.model.partition(":")[0]
-
     def tool(self, name: str) -> Tool | None:
         """Returns the tool of that name, None if this agent has none."""
         return self._by_name.get(name)

@@ -68,14 +68,10 @@ def _limits(cap: Cap) -> Mapping[Dimension, int]:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Caps for a run and for a user; `on_exceeded` says whether the run ends or waits.
-
-    `soft_warning_at` is accepted and does nothing yet: nobody is warned before a cap is met.
-    """
+    """Caps for a run and for a user; `on_exceeded` says whether the run ends or waits."""
 
     run: Cap | None = None
     user: Cap | None = None
-    soft_warning_at: float = 0.8
     on_exceeded: Literal["interrupt", "park"] = "interrupt"
 
     def __post_init__(self) -> None:
