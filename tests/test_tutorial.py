@@ -98,6 +98,7 @@ class Reader:
             if not waits or "approval pending" in ran.stdout or time.monotonic() > until:
                 break
         assert ran.returncode == 0, (code, ran.stdout, ran.stderr)
+        assert "Warning" not in ran.stderr + ran.stdout
         assert not waits or "approval pending" in ran.stdout.splitlines()[-1]
         self._printed = ran.stdout
         self._remembers(code)
