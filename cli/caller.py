@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar, get_type_hints
@@ -29,6 +29,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
 Address = Annotated[
     str | None, typer.Option(help="Temporal's host:port [TEMPORAL_ADDRESS]", metavar="HOST:PORT")
 ]
+Profile = Annotated[str | None, typer.Option(help="A profile of temporal.toml")]
 DatabaseUrl = Annotated[
     str | None, typer.Option(help="The store's DSN [RUNWARD_DATABASE_URL]", metavar="DSN")
 ]
@@ -55,17 +56,19 @@ class Caller:
     ] = None
     address: Address = None
     namespace: Annotated[str | None, typer.Option(help="Temporal's namespace")] = None
-    profile: Annotated[str | None, typer.Option(help="A profile of temporal.toml")] = None
+    profile: Profile = None
     database_url: DatabaseUrl = None
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[ActingClient]:
         """Yields the connected client of this user."""
+        from runward.client.codec import told
         from runward.client.keys import KeyFile
         from runward.client.runward_client import RunwardClient
 
         settings, key_file = self.settings()
         user, tenant = _named(settings)
+        _silence_sdk()
         client = await RunwardClient.connect(
             self.address,
             issuer=KeyFile(key_file),
@@ -73,8 +76,9 @@ class Caller:
             profile=self.profile,
             database_url=self.database_url,
         )
-        async with client:
-            yield client.acting_as(user, tenant=tenant, roles=self.role or ())
+        with told(settings.codec):
+            async with client:
+                yield client.acting_as(user, tenant=tenant, roles=self.role or ())
 
     def settings(self) -> tuple[Settings, Path]:
         """Returns the settings under these options, and the key file that they name."""
@@ -111,6 +115,18 @@ def _tenant(settings: Settings) -> str:
     if not settings.tenant:
         raise typer.BadParameter("say which tenant: --tenant NAME, or RUNWARD_TENANT")
     return settings.tenant
+
+
+def _silence_sdk() -> None:
+    """Keeps the SDK's warnings off the terminal: what keeps from Temporal is told in one message.
+
+    They come from Rust, in colours, one for each time that a call was tried again.
+    """
+    from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
+
+    errors = LoggingConfig(TelemetryFilter(core_level="ERROR", other_level="ERROR"))
+    with suppress(RuntimeError):  # this process has chosen already
+        Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=errors)))
 
 
 def _named(settings: Settings) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import (
@@ -42,6 +43,8 @@ Word = Literal["ok", "warn", "fail"]
 WAIT_S_MAX = 5.0  # for each server
 DISK_BYTES_MIN = 1024**3
 SKEW_WARN_S = 5.0
+CODEC_TIMES = 256  # 64 KiB: more than one block of any cipher, and what a long answer has
+_UNDO = "decode must give back the payloads that encode was given, however many"
 PROVIDER_KEYS = {
     "anthropic": ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
     "openai": ("OPENAI_API_KEY",),
@@ -63,10 +66,11 @@ class Patient:
     """What is examined; connections are made by the first checks and used by later ones."""
 
     settings: Settings
-    connection: dict[str, Any]
+    read_connection: Callable[[], dict[str, Any]]  # raises ConfigurationError where it is wrong
     key_file: Path
     app: str | None = None
     fix: bool = False
+    connection: dict[str, Any] = field(default_factory=dict)
     temporal: Client | None = None
     store: Store | None = None
     exits: AsyncExitStack = field(default_factory=AsyncExitStack)
@@ -81,27 +85,37 @@ async def examine(patient: Patient) -> list[Check]:
                 async with asyncio.timeout(2 * WAIT_S_MAX):
                     one = await check(patient)
             except (RunwardError, RPCError, OSError, TimeoutError) as error:
-                text = str(error) or type(error).__name__
-                one = Check(check.__name__.replace("_", " "), "fail", text)
+                one = _failed(check.__name__.replace("_", " "), error)
             if one is not None:
                 found.append(one)
     return found
 
 
+def _failed(name: str, error: Exception) -> Check:
+    if isinstance(error, RunwardError):
+        return Check(name, "fail", f"{error.asked}. {error.holds}", error.instead)
+    return Check(name, "fail", str(error) or type(error).__name__)
+
+
 async def address(patient: Patient) -> Check:
-    """The host of Temporal has an address."""
+    """The settings name a host of Temporal that has an address."""
+    patient.connection = patient.read_connection()
     host, _, port = patient.connection["target_host"].rpartition(":")
+    if not host:
+        return Check("address", "fail", f"{port!r} has no port", f"TEMPORAL_ADDRESS={port}:7233")
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for what is no host's name at all
         return Check("address", "fail", f"{host}: {error}", "Correct TEMPORAL_ADDRESS")
     return Check("address", "ok", f"{host} is {found[0][4][0]}")
 
 
-async def temporal(patient: Patient) -> Check:
+async def temporal(patient: Patient) -> Check | None:
     """Temporal answers, over TLS where that is set."""
+    if not patient.connection:
+        return None
     where = patient.connection["target_host"]
     how = "TLS" if patient.connection.get("tls") else "no TLS"
     try:
@@ -125,6 +139,7 @@ async def namespace(patient: Patient) -> Check | None:
             DescribeNamespaceRequest(namespace=name)
         )
     except RPCError as error:
+        patient.temporal = None  # nothing more can be asked in it
         return Check("namespace", "fail", f"{name}: {error.message}",
                      f"temporal operator namespace create -n {name}")  # fmt: skip
     kept = found.config.workflow_execution_retention_ttl.ToTimedelta()
@@ -172,7 +187,7 @@ async def database(patient: Patient) -> Check:
         fix = unreached(dsn, error).instead
         return Check("database", "fail", f"{place(dsn)}: {reason(error)}", fix)
     if found.pending:
-        return Check("database", "fail", f"{len(found.pending)} migrations are not applied",
+        return Check("database", "fail", f"Its migrations from {found.pending[0]} are not applied",
                      "runward db migrate")  # fmt: skip
     patient.store = await patient.exits.enter_async_context(
         Store(dsn, role=ROLE, connections_max=1)
@@ -213,19 +228,27 @@ async def issuer(patient: Patient) -> Check:
 
 
 async def codec(patient: Patient) -> Check | None:
-    """The payload codec gives back what it was given."""
-    if patient.settings.codec is None:
+    """The payload codec gives back what it was given: words, any bytes, and nothing."""
+    name = patient.settings.codec
+    if name is None:
         return None
-    from runward.contracts.runs import CloseStep
-    from runward.workflows.payloads import raw
-
-    tried = load_codec(patient.settings.codec)
-    sample = raw(CloseStep(state="failed", reason="doctor")).payload
-    back = await tried.decode(await tried.encode([sample]))
-    if list(back) == [sample]:
-        return Check("codec", "ok", f"{patient.settings.codec}: a payload came back as it was")
-    return Check("codec", "fail", f"{patient.settings.codec}: another payload came back",
-                 "decode must undo encode")  # fmt: skip
+    tried = load_codec(name)
+    samples = [
+        Payload(metadata={"encoding": b"json/plain"}, data="Grüße".encode()),
+        Payload(metadata={"encoding": b"binary/plain"}, data=bytes(range(256)) * CODEC_TIMES),
+        Payload(metadata={"encoding": b"binary/null"}),
+    ]
+    try:
+        async with asyncio.timeout(WAIT_S_MAX):
+            back = list(await tried.decode(await tried.encode(samples)))
+    except TimeoutError:
+        return Check("codec", "fail", f"{name}: it did not answer in {WAIT_S_MAX:.0f} s", _UNDO)
+    except Exception as error:  # noqa: BLE001  whatever code of a user's raises is what we look for
+        # Without its message, which may quote a key.
+        return Check("codec", "fail", f"{name} raised {type(error).__name__}", _UNDO)
+    if back == samples:
+        return Check("codec", "ok", f"{name}: {len(samples)} payloads came back as they were")
+    return Check("codec", "fail", f"{name}: other payloads came back", _UNDO)
 
 
 async def provider_keys(patient: Patient) -> Check | None:

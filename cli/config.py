@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from runward.cli import output as out
-from runward.cli.caller import Output
+from runward.cli.caller import Output, Profile
 from runward.cli.completion import settings
 
 app = typer.Typer(no_args_is_help=True, help="Print and change the settings")
@@ -25,6 +25,7 @@ def list_(
     show_origin: Annotated[
         bool, typer.Option("--show-origin", help="Say where each value comes from")
     ] = False,
+    profile: Profile = None,
     output: Output = "text",
 ) -> None:
     """List all settings; a flag wins over a variable, a variable over the file
@@ -33,7 +34,7 @@ def list_(
     """
     from runward.client.origins import origins
 
-    rows = [asdict(one) for one in origins()]
+    rows = [asdict(one) for one in origins(profile)]
     if not show_origin:
         rows = [{key: row[key] for key in ("name", "value")} for row in rows]
     out.data(rows, output)

@@ -34,6 +34,7 @@ def status(database_url: DatabaseUrl = None, output: Output = "text") -> None:
     found = finish(_reached(migrations.status(where), where))
     out.data(_as_data(found), output)
     if found.pending:
+        out.note("To apply what is pending: runward db migrate")
         raise typer.Exit(out.EXIT_FAILED)
 
 

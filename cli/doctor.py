@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,9 +29,12 @@ async def doctor(
     from runward.client.settings import temporal_connection
 
     settings, key_file = caller.settings()
-    connection = temporal_connection(
-        caller.address, namespace=caller.namespace, profile=caller.profile
-    )
+
+    def connection() -> dict[str, Any]:
+        return temporal_connection(
+            caller.address, namespace=caller.namespace, profile=caller.profile
+        )
+
     found = await examine(Patient(settings, connection, key_file, app, fix))
     out.data([asdict(one) | {"fix": one.fix or None} for one in found], output)
     if any(one.state == "fail" for one in found):

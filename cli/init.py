@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -72,7 +73,7 @@ FILES = {"app.py": APP, "test_app.py": TEST}
 NEXT = """\
 Made {files}. Now:
 
-  runward dev --app app:app      # Temporal, PostgreSQL, a worker; it prints what to export
+{enter}  runward dev --app app:app      # Temporal, PostgreSQL, a worker; it prints what to export
   runward runs start assistant "Pay order 17 back" --as ada --tenant acme
   runward approvals list --as bob --tenant acme --role finance
   runward approvals approve ID --as bob --tenant acme --role finance
@@ -101,4 +102,6 @@ def init(
             for one in FILES:  # both or none: with one of them there, a second try is refused
                 (folder / one).unlink(missing_ok=True)
             raise OSError(error.errno, error.strerror, str(folder / name)) from error
-    out.note(NEXT.format(files=" and ".join(str(folder / name) for name in FILES)))
+    files = " and ".join(str(folder / name) for name in FILES)
+    enter = "" if folder == Path() else f"  cd {shlex.quote(str(folder))}\n"
+    out.note(NEXT.format(files=files, enter=enter))

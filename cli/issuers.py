@@ -59,6 +59,7 @@ def add(
 ) -> None:
     """Register a key, so that its holder may speak for users of these tenants"""
     from runward.client.keys import KeyFile
+    from runward.contracts.errors import RunwardError
     from runward.contracts.identity import Issuer
 
     wrong = sorted(set(operation or ()) - set(OPERATIONS))
@@ -75,7 +76,12 @@ def add(
                 tuple(role or ()),
                 tuple(operation or OPERATIONS),
             )
-            await issuers.add(issuer)
+            try:
+                await issuers.add(issuer)
+            except RunwardError:
+                if create:  # nobody holds a ticket of it, and its name would be taken
+                    key_file.unlink()
+                raise
         return issuer
 
     out.data(_row(finish(work())), output)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -13,6 +15,8 @@ from runward.cli.health import health
 from runward.cli.init import init
 from runward.cli.whoami import whoami
 from runward.cli.worker import worker
+
+_NO_HOME = "Could not determine home directory"
 
 app = typer.Typer(
     name="runward",
@@ -61,15 +65,41 @@ def main() -> None:
     code = 0
     output.prepare()
     try:
+        _check_text(sys.argv[1:])
         app()
     except SystemExit as ended:  # how Typer ends, whatever became of the command
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except Exception as error:
-        if not output.expected(error):
+        told = _told(error)
+        if not output.expected(told):
             raise
-        output.failure(error)
-        code = output.exit_code(error)
+        output.failure(told)
+        code = output.exit_code(told)
     output.leave(code)
+
+
+def _told(error: Exception) -> Exception:
+    """Returns the error to tell: pathlib has none of its own for a user without a home."""
+    if not isinstance(error, RuntimeError) or _NO_HOME not in str(error):
+        return error
+    from runward.contracts.errors import ConfigurationError
+
+    return ConfigurationError("A user's home", "Nothing says where it is", "Set HOME")
+
+
+def _check_text(words: Sequence[str]) -> None:
+    """Refuses bytes that are no text here: in names and rows they would be half characters."""
+    for place, word in enumerate(words, 1):
+        try:
+            word.encode()
+        except UnicodeError:
+            from runward.contracts.errors import RequestRefused
+
+            raise RequestRefused(
+                f"Word {place} of the command",
+                f"It is no text in this terminal's encoding, {sys.getfilesystemencoding()}",
+                "Write it in that, or set another locale, such as LC_ALL=C.UTF-8",
+            ) from None
 
 
 if __name__ == "__main__":

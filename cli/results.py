@@ -23,7 +23,7 @@ async def told_result(run: RunHandle[str], wait_s: float | None, output: out.For
 
     from runward.contracts.errors import AgentError
 
-    telling = asyncio.create_task(_tell_waits(run))
+    telling = asyncio.create_task(tell_waits(run))
     try:
         ended = await run.result(wait_s)
     except WorkflowFailureError as error:
@@ -58,13 +58,19 @@ def _as_data(run_id: str, ended: RunResult[str]) -> dict[str, Any]:
     }
 
 
-async def _tell_waits(run: RunHandle[str]) -> None:
-    """Says which approvals the run asks for; without a store to read from, nothing."""
+async def tell_waits(run: RunHandle[str]) -> None:
+    """Says which approvals the run waits for; without a store to read from, nothing."""
     from runward.contracts.errors import RunwardError
 
     with suppress(RunwardError):
         async for event in run.watch():
-            if event.kind == "approval_requested":
+            if event.kind == "approval_requested" and await _pending(run, event.approval_id):
                 out.note(
                     f"{event.name} waits for approval: `runward approvals show {event.approval_id}`"
                 )
+
+
+async def _pending(run: RunHandle[str], approval_id: str) -> bool:
+    """Returns whether nobody has decided it yet: a watcher is told of all that ever happened."""
+    asked = [one for step in (await run.story()).steps for one in step.approvals]
+    return any((one.id, one.state) == (approval_id, "pending") for one in asked)

@@ -5,7 +5,11 @@ Every process that speaks with a run needs the same one: clients, workers, and t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from traceback import format_exception
+from types import TracebackType
 
 from temporalio.converter import (
     DataConverter,
@@ -15,6 +19,7 @@ from temporalio.converter import (
 
 from runward.client.data_converter import DATA_CONVERTER
 from runward.client.named import named
+from runward.contracts.errors import ConfigurationError
 
 
 def load_codec(name: str) -> PayloadCodec:
@@ -24,6 +29,32 @@ def load_codec(name: str) -> PayloadCodec:
     """
     made = "YourCodec()"
     return named(name, PayloadCodec, what="codec", made=made)  # type: ignore[type-abstract]
+
+
+@contextmanager
+def told(name: str | None) -> Iterator[None]:
+    """Tells what the codec of that name raises in words, with the codec's own traceback."""
+    try:
+        yield
+    except Exception as error:
+        theirs = None if name is None else _within(error, type(load_codec(name)).__module__)
+        if theirs is None:
+            raise
+        failed = ConfigurationError(
+            f"The codec {name!r}",
+            f"It raised {type(error).__name__}",
+            "Mend the line that its traceback leads to; `runward doctor` tries it",
+        )
+        failed.traceback = "".join(format_exception(type(error), error, theirs))
+        raise failed from error
+
+
+def _within(error: Exception, module: str) -> TracebackType | None:
+    """Returns the error's traceback from that module on, None if it did not pass there."""
+    found = error.__traceback__
+    while found is not None and found.tb_frame.f_globals.get("__name__") != module:
+        found = found.tb_next
+    return found
 
 
 def converter(codec: PayloadCodec | None) -> DataConverter:

@@ -9,7 +9,13 @@ from pydantic import SecretStr
 from pydantic_settings import TomlConfigSettingsSource
 from temporalio.envconfig import ClientConfig
 
-from runward.client.settings import ADDRESS_DEFAULT, Settings, config_file, temporal_connection
+from runward.client.settings import (
+    ADDRESS_DEFAULT,
+    Settings,
+    config_file,
+    temporal_connection,
+    temporal_file,
+)
 
 _TEMPORAL = {
     "address": ("TEMPORAL_ADDRESS", "target_host", ADDRESS_DEFAULT),
@@ -26,15 +32,15 @@ class Origin:
     origin: str
 
 
-def origins() -> list[Origin]:
-    """Returns every setting of runward, and Temporal's address and namespace."""
+def origins(profile: str | None = None) -> list[Origin]:
+    """Returns every setting of runward, and Temporal's address and namespace under that profile."""
     settings = Settings.load()
     in_file = TomlConfigSettingsSource(Settings, toml_file=config_file())()
     found = [
         Origin(name, _shown(getattr(settings, name)), _origin(name, in_file))
         for name in Settings.model_fields
     ]
-    return [*found, *_temporal()]
+    return [*found, *_temporal(profile)]
 
 
 def _origin(name: str, in_file: dict[str, object]) -> str:
@@ -50,14 +56,16 @@ def _shown(value: object) -> str | None:
     return "(set, not shown)" if isinstance(value, SecretStr) else str(value)
 
 
-def _temporal() -> list[Origin]:
-    holds = temporal_connection()
-    chosen = ClientConfig.load_client_connect_config(disable_env=True)
+def _temporal(profile: str | None) -> list[Origin]:
+    holds = temporal_connection(profile=profile)
+    # Without variables the SDK does not look at this one, either.
+    profile = profile or os.environ.get("TEMPORAL_PROFILE") or None
+    chosen = ClientConfig.load_client_connect_config(profile, disable_env=True)
+    where = f"{temporal_file()}, profile {profile!r}" if profile else temporal_file()
     rows = []
     for name, (variable, key, default) in _TEMPORAL.items():
-        if variable in os.environ:
+        origin = where if chosen.get(key) else "default"
+        if os.environ.get(variable):
             origin = variable
-        else:
-            origin = "temporal.toml" if key in chosen else "default"
         rows.append(Origin(f"temporal {name}", str(holds.get(key, default)), origin))
     return rows

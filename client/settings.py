@@ -73,6 +73,17 @@ class Settings(BaseSettings):
     deployment: str | None = Field(None, pattern=_DEPLOYMENT)
     build_id: str | None = Field(None, pattern=_BUILD_ID)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_text(cls, value: object) -> object:
+        """Refuses a variable's bytes that are no text here: they would be half characters."""
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeError:
+                raise ValueError("It is no text in this terminal's encoding") from None
+        return value
+
     @field_validator("database_url")
     @classmethod
     def _is_a_dsn(cls, value: SecretStr | None) -> SecretStr | None:
@@ -166,15 +177,9 @@ def temporal_connection(
     `default` is the address where none of them has one; with None that is an error.
     """
     # Here and not above: whoever reads the store only need not load Temporal's SDK.
-    from temporalio.envconfig import ClientConfig
     from temporalio.service import GrpcCompression
 
-    try:
-        found: dict[str, Any] = {**ClientConfig.load_client_connect_config(profile)}
-    except (RuntimeError, OSError, ValueError) as error:
-        raise ConfigurationError(
-            "Temporal's connection settings", str(error), "Check TEMPORAL_* and temporal.toml"
-        ) from error
+    found = _configured(profile)
     if address is not None:
         found["target_host"] = address
     if namespace is not None:
@@ -187,6 +192,41 @@ def temporal_connection(
                 "Set TEMPORAL_ADDRESS, or an address in temporal.toml",
             )
         found["target_host"] = default
+    if "://" in found["target_host"]:
+        raise ConfigurationError(
+            f"Temporal's address {found['target_host']!r}",
+            "It has the form of a link",
+            "Name it as host:port; TEMPORAL_TLS=true is for TLS",
+        )
     if _LOOPBACK.match(found["target_host"]):
         found["grpc_compression"] = GrpcCompression.NONE
     return found
+
+
+def temporal_file() -> str:
+    """Returns the name of the file that has Temporal's profiles; it need not exist."""
+    return os.environ.get("TEMPORAL_CONFIG_FILE") or "temporal.toml"
+
+
+def _configured(profile: str | None) -> dict[str, Any]:
+    """Returns what Temporal's variables and that profile say; an empty variable says nothing."""
+    from temporalio.envconfig import ClientConfig
+
+    # Picked out here: the SDK panics over any variable at all that is no UTF-8.
+    given = {key: it for key, it in os.environ.items() if it and key.startswith("TEMPORAL_")}
+    try:
+        return {**ClientConfig.load_client_connect_config(profile, override_env_vars=given)}
+    except (RuntimeError, OSError, ValueError) as error:
+        # Not chained, and its first line only: the others may quote an API key.
+        holds = str(error).partition("\n")[0].removeprefix("Configuration loading error: ")
+        instead = f"Check TEMPORAL_* and {temporal_file()}"
+        if holds.startswith("Profile "):
+            instead = f"{_profiles()}. {instead}"
+        raise ConfigurationError("Temporal's connection settings", holds, instead) from None
+
+
+def _profiles() -> str:
+    from temporalio.envconfig import ClientConfig
+
+    names = sorted(ClientConfig.load().profiles)
+    return f"There are {', '.join(map(repr, names))}" if names else "There is none"

@@ -138,7 +138,28 @@ TYPED: Section = {
         Row(
             "runs show x {ada} --key-file good.key --profile none",
             1,
-            "Profile 'none' not found. Check TEMPORAL_*",
+            "Profile 'none' not found. There is none. Check TEMPORAL_*",
+        ),
+        Row(
+            "TEMPORAL_CONFIG_FILE=profiles.toml runs show x {ada} --key-file good.key --profile de",
+            1,
+            "Profile 'de' not found. There are 'default', 'dev'. Check TEMPORAL_* and profiles",
+        ),
+        Row(
+            "TEMPORAL_PROFILE=none config list",
+            1,
+            "Profile 'none' not found. There is none. Check TEMPORAL_*",
+        ),
+        Row(
+            "TEMPORAL_CONFIG_FILE=cut.toml config list",
+            1,
+            "TOML parse error at line 2, column 11. Check TEMPORAL_* and cut.toml",
+            "of which nothing is shown, since it may have an API key",
+        ),
+        Row(
+            "runs show x {ada} --key-file good.key --address http://localhost:7233",
+            1,
+            "It has the form of a link. Name it as host:port",
         ),
         Row(
             "RUNWARD_CONFIG_FILE=none.toml config list",
@@ -211,6 +232,13 @@ SERVED: Section = {
             "this version of runward does not know. Upgrade runward",
             "where it is a newer one's",
         ),
+        Row("db migrate --database-url {newer}", 1, "does not know. Upgrade runward"),
+        Row(
+            "issuers add my.key --create --tenant acme --database-url {empty}",
+            1,
+            "does not exist. Run `runward db migrate`",
+            "and no key is left",
+        ),
         Row("runs list --database-url {other}", 1, 'database "none" does not exist'),
         Row("db status --database-url {other}", 1, 'database "none" does not exist'),
         Row("db status --database-url {password}", 1, "password authentication failed"),
@@ -222,6 +250,17 @@ SERVED: Section = {
         Row("runs show rw-none --as ada --namespace nowhere", 1, "Correct TEMPORAL_NAMESPACE"),
         Row("runs start Support Hello --as ada", 1, "A run of agent 'Support'. Names are a-z"),
         Row("runs start support {blank} --as ada", 1, "The prompt is empty"),
+        Row(
+            "TEMPORAL_TLS=true runs show rw-none --as ada",
+            1,
+            "It does not speak TLS. Correct TEMPORAL_TLS",
+        ),
+        Row(
+            "RUNWARD_CODEC=bad_codec:codec runs start support Hello --as ada",
+            1,
+            "The codec 'bad_codec:codec'. It raised KeyError. Mend the line that its traceback",
+            "below your own traceback",
+        ),
         Row("ticket inspect {expired}", 4, "It is not valid at"),
         Row("ticket inspect {unknown}", 4, "Its issuer is not registered"),
     ],
@@ -288,17 +327,45 @@ PLAYED: dict[str, dict[str, Row]] = {
             "No worker answered in time. Start one: `runward worker --app",
             "where none runs; nothing is decided, and it can be made again",
         ),
+        "gone": Row(
+            "runs result {run} --as ada --address {gate}",
+            1,
+            "[RW-TEMPORAL]",
+            "where Temporal goes away meanwhile, and does not come back in ten tries",
+        ),
         "deaf": Row(
             "db status --database-url {deaf}",
             1,
             "It did not answer in time. Start it",
             "where something listens, and says nothing",
         ),
+        "no database": Row(
+            "RUNWARD_DATABASE_URL=postgres://127.0.0.1:1/d dev --ephemeral",
+            1,
+            "Start it, or correct RUNWARD_DATABASE_URL",
+        ),
+        "empty worker": Row(
+            "worker --app shop:app --database-url {empty} --address {temporal}",
+            1,
+            "of its migrations are not applied, from 0001. Run `runward db migrate`",
+        ),
         "old worker": Row(
             "worker --app shop:app --database-url {old} --address {temporal}",
             1,
             "of its migrations are not applied, from 0009. Run `runward db migrate`",
         ),
+        "newer worker": Row(
+            "worker --app shop:app --database-url {newer} --address {temporal}",
+            1,
+            "this version of runward does not know. Upgrade runward",
+        ),
+        "doctor's database": Row(
+            "doctor --database-url {old}",
+            1,
+            "Its migrations from 0009 are not applied",
+            "and what mends it",
+        ),
+        "codec": Row("RUNWARD_CODEC=bad_codec:codec doctor", 1, "bad_codec:codec raised KeyError"),
     },
     "What is taken, full or forbidden": {
         "taken folder": Row(
@@ -313,6 +380,17 @@ PLAYED: dict[str, dict[str, Row]] = {
             "address already in use",
             "where others took three times in a row what was free a moment before",
         ),
+        "locked home": Row(
+            "dev --ephemeral",
+            1,
+            "no place to keep one",
+            "where no `temporal` is found, nor a home that it could be obtained into",
+        ),
+        "no home": Row(
+            "RUNWARD_CONFIG_FILE=~nobody-of-that-name/r.toml config list",
+            1,
+            "A user's home. Nothing says where it is. Set HOME",
+        ),
         "locked init": Row("init", 1, "Permission denied", "in a folder that is not yours"),
         "locked key": Row("issuers add locked/k --create --tenant acme", 1, "Permission denied"),
         "locked dev": Row("dev --state-dir locked/s", 1, "Permission denied"),
@@ -321,6 +399,11 @@ PLAYED: dict[str, dict[str, Row]] = {
             1,
             "The key file 'good.key'. Permission denied. Name another",
             "where it is not yours to read",
+        ),
+        "unreadable profiles": Row(
+            "TEMPORAL_CONFIG_FILE=profiles.toml config list",
+            1,
+            "Permission denied (os error 13). Check TEMPORAL_* and profiles.toml",
         ),
         "unreadable file": Row(
             "runs start support Hi {ada} --file small",
@@ -332,6 +415,11 @@ PLAYED: dict[str, dict[str, Row]] = {
             1,
             "'shop/app.py'. File too large. Make room there",
             "where the disk is full; half an app is not left",
+        ),
+        "full dev": Row(
+            "dev --state-dir state",
+            1,
+            "state'. File too large. Make room there",
         ),
         "full key": Row(
             "issuers add my.key --create --tenant acme",
@@ -352,8 +440,23 @@ PLAYED: dict[str, dict[str, Row]] = {
         "no text": Row(
             "runs start support gr\\xfcn {ada}",
             1,
-            "The prompt. It is no text in this terminal's encoding",
+            "It is no text in this terminal's encoding",
             "where bytes are Latin-1 and the terminal is UTF-8, or it is no UTF-8 at all",
+        ),
+        "no name": Row(
+            "runs list --tenant M\\xfcller",
+            1,
+            "Word 4 of the command. It is no text in this terminal's encoding",
+            "likewise; so for every word",
+        ),
+        "no value": Row(
+            "RUNWARD_TENANT=M\\xfcller runs list",
+            1,
+            "The setting 'tenant'. It is no text in this terminal's encoding",
+            "likewise",
+        ),
+        "watched head": Row(
+            "runs watch {run} --as ada | head -1", 1, "", "once the run goes on; it tells each line"
         ),
         "no utf-8": Row(
             "agents show support --app bad_shop:app",

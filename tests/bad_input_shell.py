@@ -41,7 +41,14 @@ FILES = {
     "fake.png": "<html>",
     "small": "GIF89a",  # what it is, its bytes say
     "broken.key": "{}",
+    "bad_codec.py": "from temporalio.converter import PayloadCodec\n"
+    "class Codec(PayloadCodec):\n"
+    "    async def encode(self, payloads):\n        return {}['key']\n"
+    "    async def decode(self, payloads):\n        return payloads\n"
+    "codec = Codec()\n",
     "wrong.toml": 'databse_url = "topsecret"\n',
+    "profiles.toml": "[profile.default]\n[profile.dev]\n",
+    "cut.toml": "[profile.default]\napi_key = topsecret\n",
 }
 LARGE = [
     ("large.png", b"\x89PNG\r\n\x1a\n", IMAGE_BYTES_MAX + 1),
@@ -74,16 +81,22 @@ def spoiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def typed(command: str, **values: str) -> tuple[int, str, str]:
     """Runs a command in this process; returns exit code, stdout and what was said of it."""
-    words = [one.format_map(values) for one in command.replace("{ada}", ADA).split()]
-    env = {}
-    while words[0].isupper() or "=" in words[0]:
-        name, _, env[name] = words.pop(0).partition("=")
+    words, env = parted(command, **values)
     done = CliRunner().invoke(app, words, env=env)
     error = done.exception
     if error is None or isinstance(error, SystemExit):
         return done.exit_code, done.stdout, done.stderr
     assert output.expected(error), error
     return output.exit_code(error), done.stdout, said(error)
+
+
+def parted(command: str, **values: str) -> tuple[list[str], dict[str, str]]:
+    """Returns the words of a command, and the variables that are set before them."""
+    words = [one.format_map(values) for one in command.replace("{ada}", ADA).split()]
+    env = {}
+    while "=" in words[0]:
+        name, _, env[name] = words.pop(0).partition("=")
+    return words, env
 
 
 def messages(told: str) -> int:
@@ -99,7 +112,13 @@ def told_as(row: Row, done: subprocess.CompletedProcess[bytes]) -> bool:
     return messages(told) == 1
 
 
-def process(*words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+def process(*words: str | bytes, **options: Any) -> subprocess.CompletedProcess[bytes]:
     """Runs a command as people do."""
     given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     return subprocess.run([*RUNWARD, *words], **given)
+
+
+def played_out(row: Row, **values: str) -> subprocess.CompletedProcess[bytes]:
+    """Runs a row's command as people do, with the variables before it."""
+    words, env = parted(row.typed, **values)
+    return process(*words, env={**os.environ, **env})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from bench.outage_gate import Gate
 from runward.cli.main import app
 from runward.cli.output import EXIT_NOT_FOUND
 from runward.client.approvals import Approvals
@@ -32,7 +34,7 @@ from runward.testing.databases import create, drop
 from runward.testing.scripts import ask
 from runward.testing.stack import Stack
 from tests.bad_input_rows import MISSING, PLAYED, SERVED, TYPED, Row, played, rows
-from tests.bad_input_shell import messages, process, told_as, typed
+from tests.bad_input_shell import RUNWARD, messages, parted, played_out, process, told_as, typed
 from tests.support import App
 
 pytestmark = pytest.mark.usefixtures("bad_folder")
@@ -54,14 +56,20 @@ def commands_on_ids() -> Iterator[tuple[str, str]]:
                 yield group, verb
 
 
+def everything(folder: Path) -> list[Path]:
+    """Returns what is in the folder: bad input leaves nothing half done there."""
+    return sorted(folder.rglob("*"))
+
+
 @pytest.mark.parametrize("row", rows(TYPED), ids=lambda one: one.typed)
 def test_bad_input_is_told_in_one_message(bad_folder: Path, row: Row) -> None:
-    before = sorted(bad_folder.rglob("*"))
+    before = everything(bad_folder)
 
     assert (row.code, "") == (found := typed(row.typed))[:2], found
     assert messages(found[2]) == 1
     assert row.says in found[2]
-    assert before == sorted(bad_folder.rglob("*"))
+    assert "topsecret" not in found[2]
+    assert before == everything(bad_folder)
 
 
 @pytest.fixture
@@ -69,7 +77,7 @@ async def newer_database_url(server_url: str) -> AsyncIterator[str]:
     """The address of a database with the schema of a release to come."""
     url = await create(server_url)
     connection = await asyncpg.connect(url)
-    await connection.execute(script().partition("begin;")[0])
+    await connection.execute(script())
     ledger = "insert into runward.schema_migrations (version, checksum) values ($1, '')"
     await connection.execute(ledger, NOT_YET)
     await connection.close()
@@ -104,13 +112,17 @@ def values(
 
 
 @pytest.mark.usefixtures("stack_settings")
-async def test_bad_input_on_real_servers_is_told_in_one_message(values: dict[str, str]) -> None:
+async def test_bad_input_on_real_servers_is_told_in_one_message(
+    values: dict[str, str], bad_folder: Path
+) -> None:
+    before = everything(bad_folder)
     for row in rows(SERVED):
         found = await asyncio.to_thread(typed, row.typed, **values)
 
         assert (row.code, "") == found[:2], (row, found)
         assert row.says in found[2], (row, found)
         assert messages(found[2]) == 1
+        assert before == everything(bad_folder), row
 
 
 @pytest.mark.usefixtures("stack_settings")
@@ -179,6 +191,26 @@ async def test_a_decision_without_a_worker_is_told_and_not_made(
     assert pending.id == request.id
 
 
+@pytest.mark.usefixtures("stack_settings")
+async def test_a_temporal_that_goes_away_is_told_once(stack: Stack) -> None:
+    """However often it was asked again meanwhile: the SDK warns of each."""
+    row = played("gone")
+    shop = App([ask("refund", order_id="17", amount="5.00")])
+    port = int(stack.temporal_address.rpartition(":")[2])
+    async with stack.worker(stack.plugin(**shop.given)), Gate(port) as gate:
+        run = await (await stack.acting_as("ada")).start("support", "Refund")
+        await run.next_approval()
+        words, _ = parted(row.typed, run=run.id, gate=f"127.0.0.1:{gate.port}")
+        waiting = await asyncio.create_subprocess_exec(*RUNWARD, *words, stdout=PIPE, stderr=PIPE)
+        assert waiting.stderr is not None
+        assert b"waits for approval" in await waiting.stderr.readline()
+        await gate.away()
+        printed, told = await waiting.communicate()
+
+    assert (waiting.returncode, printed, told.count(b"\n")) == (row.code, b"", 1), told
+    assert row.says in told.decode()
+
+
 def test_a_store_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runward.store.migrate.CONNECT_S_MAX", NOBODY_ANSWERS_S)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
@@ -213,14 +245,44 @@ def test_an_app_that_raises_shows_its_own_traceback_and_none_of_ours(bad_folder:
 
 
 @pytest.mark.usefixtures("stack_settings")
-async def test_a_worker_does_not_begin_on_an_older_schema(
-    stack: Stack, old_database_url: str
+@pytest.mark.parametrize(
+    "row", [played("empty worker"), played("old worker"), played("newer worker")], ids=str
+)
+async def test_a_worker_does_not_begin_on_another_schema(
+    stack: Stack, values: dict[str, str], row: Row
 ) -> None:
-    row = played("old worker")
-    given = {"old": old_database_url, "temporal": stack.temporal_address}
-    done = await asyncio.to_thread(process, *row.typed.format_map(given).split())
+    done = await asyncio.to_thread(played_out, row, **values, temporal=stack.temporal_address)
 
     assert told_as(row, done)
+
+
+@pytest.mark.usefixtures("stack_settings")
+def test_an_older_schema_fails_the_examination(values: dict[str, str]) -> None:
+    row = played("doctor's database")
+    code, printed, _ = typed(row.typed, **values)
+
+    (line,) = [one for one in printed.splitlines() if row.says in one]
+    assert (code, line.split("\t")[-1]) == (row.code, "runward db migrate")
+
+
+@pytest.mark.usefixtures("stack_settings")
+def test_a_schema_that_is_behind_is_printed_with_what_to_do(values: dict[str, str]) -> None:
+    done = played_out(Row("db status --database-url {empty}", 1, ""), **values)
+
+    printed = done.stdout.decode().splitlines()
+    assert (done.returncode, printed[0], printed[1][:13]) == (1, "applied  -", "pending  0001")
+    assert done.stderr.decode() == "To apply what is pending: runward db migrate\n"
+
+
+@pytest.mark.usefixtures("stack_settings")
+def test_a_codec_that_raises_fails_the_examination() -> None:
+    row = played("codec")
+    code, printed, _ = typed(row.typed)
+
+    assert (code, [row.says in one for one in printed.splitlines() if "codec" in one]) == (
+        row.code,
+        [True],
+    )
 
 
 def test_every_row_that_is_played_is_played() -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import pty
 import resource
+import select
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,14 +20,25 @@ from typer.testing import CliRunner
 
 from runward.cli import output
 from runward.cli.main import app
+from runward.testing.scripts import ask, say
 from runward.testing.stack import Stack
 from runward.workers.file_lock import FileLock
 from tests.bad_input_rows import ADA, NO_STORE, Row, played
-from tests.bad_input_shell import RUNWARD, messages, process, told_as, typed
+from tests.bad_input_shell import (
+    RUNWARD,
+    messages,
+    parted,
+    played_out,
+    process,
+    told_as,
+    typed,
+)
+from tests.support import App
 
 pytestmark = pytest.mark.usefixtures("bad_folder")
 
 RUNS_LIST_OVER_HELP_MAX = 1.0 / 0.2  # a second, were `--help` to take 0.2 s
+FIRST_LINE_S_MAX = 20.0
 FILE_BYTES = 100  # less than any file of ours has
 
 
@@ -44,6 +56,32 @@ def test_output_that_nobody_reads_ends_quietly() -> None:
         told = printing.stderr.read()
 
     assert (printing.returncode, told.decode()) == (row.code, row.says)
+
+
+@pytest.mark.usefixtures("stack_settings")
+async def test_a_watch_that_nobody_reads_ends_quietly(stack: Stack) -> None:
+    """Each line comes as it happens, so that whoever reads the first has it before the next."""
+    row = played("watched head")
+    shop = App([ask("refund", order_id="17", amount="5.00"), say("Done.")])
+    ada, bob = await stack.acting_as("ada"), await stack.acting_as("bob", ["finance"])
+    async with stack.worker(stack.plugin(**shop.given)):
+        run = await ada.start("support", "Refund")
+        request = await run.next_approval()
+        words = row.typed.partition(" | ")[0].format(run=run.id).split()
+        with subprocess.Popen(  # noqa: ASYNC220  it runs beside us
+            [*RUNWARD, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as watching:
+            assert watching.stdout is not None and watching.stderr is not None
+            came, _, _ = await asyncio.to_thread(
+                select.select, [watching.stdout], [], [], FIRST_LINE_S_MAX
+            )
+            first = watching.stdout.readline() if came else b""
+            watching.stdout.close()
+            await bob.approvals.approve(request.id)
+            told = await asyncio.to_thread(watching.stderr.read)
+
+    assert first.decode().endswith("support started for ada\n")
+    assert (watching.returncode, told.decode()) == (row.code, row.says)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +138,21 @@ def test_a_prompt_that_is_no_text_is_refused(prompt: bytes, env: dict[str, str])
     assert b"[RW-REQUEST]" in done.stderr
 
 
+@pytest.mark.parametrize("row", [played("no name"), played("no value")], ids=str)
+def test_a_name_that_is_no_text_is_refused(row: Row) -> None:
+    """A byte that the terminal's encoding lacks, on the command line or in a variable."""
+    typed = row._replace(typed=row.typed.replace("\\xfc", os.fsdecode(b"\xfc")))
+
+    assert told_as(row, played_out(typed))
+
+
+def test_a_variable_of_others_that_is_no_text_is_no_obstacle() -> None:
+    done = process("config", "list", env={**os.environ, "THEIRS": os.fsdecode(b"\xfc")})
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\ntemporal address\tlocalhost:7233\n" in done.stdout
+
+
 def full_disk() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
 
@@ -109,6 +162,36 @@ def test_a_full_disk_leaves_no_half_app(bad_folder: Path) -> None:
 
     assert told_as(row, process(*row.typed.split(), preexec_fn=full_disk))
     assert list((bad_folder / "shop").iterdir()) == []
+
+
+def no_room() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+async def test_a_full_disk_is_named_and_leaves_no_key(bad_folder: Path, stack: Stack) -> None:
+    row = played("full dev")
+    env = {**os.environ, "RUNWARD_DATABASE_URL": stack.database_url}
+    done = await asyncio.to_thread(process, *row.typed.split(), env=env, preexec_fn=no_room)
+
+    assert told_as(row, done)
+    assert not (bad_folder / "state" / "dev.key").exists()
+
+
+async def test_a_home_that_cannot_be_written_is_named(bad_folder: Path, stack: Stack) -> None:
+    row = played("locked home")
+    home = bad_folder / "home"
+    home.mkdir(mode=0o555)
+    env = {"HOME": str(home), "PATH": "", "RUNWARD_DATABASE_URL": stack.database_url}
+    words = [*ordinary(), *RUNWARD, *row.typed.split()]
+    done = await asyncio.to_thread(subprocess.run, words, env=env, capture_output=True)
+
+    assert told_as(row, done)
+    assert f"Permission denied: '{home / '.cache'}'".encode() in done.stderr
+
+
+@pytest.mark.parametrize("row", [played("no home"), played("no database")], ids=str)
+def test_what_is_not_there_is_told_with_what_to_set(row: Row) -> None:
+    assert told_as(row, played_out(row))
 
 
 @pytest.mark.usefixtures("stack_settings")
@@ -168,13 +251,20 @@ async def test_a_folder_that_cannot_be_written_is_named(
 
 @pytest.mark.parametrize(
     ("row", "name"),
-    [(played("unreadable file"), "small"), (played("unreadable key"), "good.key")],
+    [
+        (played("unreadable file"), "small"),
+        (played("unreadable key"), "good.key"),
+        (played("unreadable profiles"), "profiles.toml"),
+    ],
 )
 def test_a_file_that_may_not_be_read_is_named(bad_folder: Path, row: Row, name: str) -> None:
     (bad_folder / name).chmod(0)
-    words = [*ordinary(), *RUNWARD, *row.typed.replace("{ada}", ADA).split()]
+    words, env = parted(row.typed)
+    done = subprocess.run(
+        [*ordinary(), *RUNWARD, *words], env={**os.environ, **env}, capture_output=True
+    )
 
-    assert told_as(row, subprocess.run(words, capture_output=True))
+    assert told_as(row, done)
 
 
 async def test_a_second_dev_in_a_folder_is_refused(bad_folder: Path, stack: Stack) -> None:

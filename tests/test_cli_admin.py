@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from runward.cli import checks
 from runward.cli.main import app
 from runward.client.keys import KeyFile
 from runward.contracts.identity import Principal
@@ -22,6 +23,58 @@ from runward import Agent, RunwardPlugin
 
 support = Agent("support", model="anthropic:claude-sonnet-4-5", fallback=["openai:gpt-5.1"])
 app = RunwardPlugin(agents=[support])
+"""
+
+CODEC_ANSWERS_S = 2.0
+PROFILES = """
+[profile.default]
+address = "first:1"
+[profile.dev]
+address = "dev:1"
+namespace = "shops"
+"""
+CODECS = """
+import asyncio
+from temporalio.api.common.v1 import Payload
+from temporalio.converter import PayloadCodec
+
+class Whole(PayloadCodec):
+    async def encode(self, payloads):
+        return [Payload(data=one.SerializeToString()[::-1]) for one in payloads]
+    async def decode(self, payloads):
+        return [Payload.FromString(one.data[::-1]) for one in payloads]
+
+class Raises(Whole):
+    async def decode(self, payloads):
+        raise KeyError("topsecret")
+
+class Hangs(Whole):
+    async def encode(self, payloads):
+        await asyncio.sleep(3600)
+
+class Nothing(Whole):
+    async def encode(self, payloads):
+        return None
+
+class First(Whole):
+    async def encode(self, payloads):
+        return await super().encode(payloads[:1])
+
+class Cuts(Whole):
+    async def decode(self, payloads):
+        found = await super().decode(payloads)
+        return [Payload(metadata=one.metadata, data=one.data[:16384]) for one in found]
+
+class Forgets(Whole):
+    async def decode(self, payloads):
+        return [Payload(data=one.data) for one in await super().decode(payloads)]
+
+class Text(Whole):
+    async def encode(self, payloads):
+        return [Payload(data=one.data.decode().encode()) for one in payloads]
+
+whole, raises, hangs, nothing = Whole(), Raises(), Hangs(), Nothing()
+first, cuts, forgets, text = First(), Cuts(), Forgets(), Text()
 """
 
 
@@ -113,6 +166,60 @@ def test_settings_are_listed_with_their_origin_and_without_secrets(runward: Shel
     assert runward.settings["RUNWARD_DATABASE_URL"] not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "variables", "address", "namespace"),
+    [
+        ([], {}, ("first:1", "FILE"), ("default", "default")),
+        (
+            ["--profile", "dev"],
+            {},
+            ("dev:1", "FILE, profile 'dev'"),
+            ("shops", "FILE, profile 'dev'"),
+        ),
+        (
+            [],
+            {"TEMPORAL_PROFILE": "dev"},
+            ("dev:1", "FILE, profile 'dev'"),
+            ("shops", "FILE, profile 'dev'"),
+        ),
+        (
+            ["--profile", "default"],
+            {"TEMPORAL_PROFILE": "dev"},
+            ("first:1", "FILE, profile 'default'"),
+            ("default", "default"),
+        ),
+        (
+            ["--profile", "dev"],
+            {"TEMPORAL_ADDRESS": "mine:1"},
+            ("mine:1", "TEMPORAL_ADDRESS"),
+            ("shops", "FILE, profile 'dev'"),
+        ),
+        (
+            [],
+            {"TEMPORAL_ADDRESS": "", "TEMPORAL_NAMESPACE": ""},
+            ("first:1", "FILE"),
+            ("default", "default"),
+        ),
+    ],
+)
+def test_a_flag_chooses_the_profile_before_a_variable_and_variables_beat_what_it_says(
+    runward: Shell,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    variables: dict[str, str],
+    address: tuple[str, str],
+    namespace: tuple[str, str],
+) -> None:
+    file = runward.folder / "temporal.toml"
+    file.write_text(PROFILES)
+    for name in ("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "TEMPORAL_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    runward.settings = {"TEMPORAL_CONFIG_FILE": str(file), **variables}
+    rows = runward.data("config", "list", "--show-origin", *words)
+    found = {one["name"]: (one["value"], one["origin"].replace(str(file), "FILE")) for one in rows}
+    assert (found["temporal address"], found["temporal namespace"]) == (address, namespace)
+
+
 def test_a_healthy_installation_has_nothing_that_fails(runward: Shell) -> None:
     runward.data("issuers", "add", "my.key", "--create", "--tenant", "acme")
     found = {one["name"]: one for one in runward.data("doctor", "--tenant", "acme")}
@@ -128,18 +235,67 @@ def test_a_healthy_installation_has_nothing_that_fails(runward: Shell) -> None:
         ({"TEMPORAL_ADDRESS": "no.such.host.invalid:7233"}, "address", "TEMPORAL_ADDRESS"),
         ({"TEMPORAL_NAMESPACE": "nowhere"}, "namespace", "namespace create"),
         ({"RUNWARD_DATABASE_URL": "postgresql://127.0.0.1:1/d"}, "database", "Start it"),
-        ({"RUNWARD_KEY_FILE": "none.key"}, "issuer", None),
-        ({"RUNWARD_CODEC": "no_codec:codec"}, "codec", None),
+        ({"TEMPORAL_ADDRESS": "localhost"}, "address", "TEMPORAL_ADDRESS=localhost:7233"),
+        ({"TEMPORAL_ADDRESS": f"{'a' * 64}.org:1"}, "address", "Correct TEMPORAL_ADDRESS"),
+        ({"RUNWARD_KEY_FILE": "none.key"}, "issuer", "Make one"),
+        ({"RUNWARD_CODEC": "no_codec:codec"}, "codec", "Run it from the folder"),
     ],
 )
 def test_what_is_wrong_is_named(
-    runward: Shell, settings: dict[str, str], check: str, fix: str | None
+    runward: Shell, settings: dict[str, str], check: str, fix: str
 ) -> None:
     done = runward("doctor", "-o", "json", **settings)
     assert done.exit_code == 1
     found = {one["name"]: one for one in json.loads(done.stdout)}
     assert found[check]["state"] == "fail"
-    assert fix is None or fix in found[check]["fix"]
+    assert fix in found[check]["fix"]
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "found"),
+    [
+        ("whole", "ok", "3 payloads came back as they were"),
+        ("raises", "fail", "shop_codecs:raises raised KeyError"),
+        ("hangs", "fail", "it did not answer in"),
+        ("nothing", "fail", "shop_codecs:nothing raised TypeError"),
+        ("first", "fail", "other payloads came back"),
+        ("cuts", "fail", "other payloads came back"),
+        ("forgets", "fail", "other payloads came back"),
+        ("text", "fail", "shop_codecs:text raised UnicodeDecodeError"),
+    ],
+)
+def test_a_codec_that_does_not_give_back_what_it_got_is_named(
+    runward: Shell, monkeypatch: pytest.MonkeyPatch, name: str, state: str, found: str
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(checks, "WAIT_S_MAX", CODEC_ANSWERS_S)
+    (runward.folder / "shop_codecs.py").write_text(CODECS)
+    done = runward("doctor", "-o", "json", RUNWARD_CODEC=f"shop_codecs:{name}")
+    del sys.modules["shop_codecs"]
+    (codec,) = [one for one in json.loads(done.stdout) if one["name"] == "codec"]
+    assert (codec["state"], found in codec["found"]) == (state, True), codec
+    assert "topsecret" not in done.output
+    assert (codec["fix"] is None) == (state == "ok")
+
+
+def test_settings_of_temporal_that_cannot_be_read_keep_nothing_else_from_its_check(
+    runward: Shell,
+) -> None:
+    (runward.folder / "temporal.toml").write_text("[profile.default]\napi_key = topsecret\n")
+    done = runward("doctor", "-o", "json", TEMPORAL_CONFIG_FILE="temporal.toml")
+    found = {one["name"]: one for one in json.loads(done.stdout)}
+    assert (done.exit_code, found["address"]["state"]) == (1, "fail")
+    assert found["address"]["fix"] == "Check TEMPORAL_* and temporal.toml"
+    assert "temporal" not in found
+    assert found["database"]["state"] == "ok"
+    assert "topsecret" not in done.output
+
+
+def test_what_cannot_be_asked_in_a_namespace_that_is_not_there_is_left(runward: Shell) -> None:
+    done = runward("doctor", "-o", "json", "--namespace", "nowhere")
+    found = {one["name"]: one["state"] for one in json.loads(done.stdout)}
+    assert found["namespace"] == "fail"
+    assert found.keys().isdisjoint(("search attributes", "workers"))
 
 
 @pytest.mark.parametrize(
@@ -181,6 +337,13 @@ def test_a_first_app_is_made_once(runward: Shell) -> None:
     text = (folder / "app.py").read_text()
     assert "app.py is there already" in failed(runward("init", "shop"))
     assert (folder / "app.py").read_text() == text
+
+
+@pytest.mark.parametrize(("folder", "enters"), [(".", False), ("my shop", True)])
+def test_a_first_app_elsewhere_says_where_to_go(runward: Shell, folder: str, enters: bool) -> None:
+    told = runward("init", folder).stderr
+    assert ("  cd 'my shop'\n  runward dev --app" in told) is enters
+    assert ("  cd " in told) is enters
 
 
 def test_a_first_app_can_be_loaded(runward: Shell) -> None:

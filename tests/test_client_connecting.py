@@ -6,6 +6,12 @@ import pytest
 
 from runward.client.connecting import connected, reason
 from runward.contracts.errors import ConfigurationError, RunwardError, TemporalUnavailable
+from runward.testing import Addresses
+
+TRANSPORT = (
+    "Failed client connect: Server connection error: tonic::transport::Error(Transport,"
+    " ConnectError(Custom { kind: InvalidData"
+)
 
 
 @pytest.mark.parametrize(
@@ -22,6 +28,14 @@ from runward.contracts.errors import ConfigurationError, RunwardError, TemporalU
             ' ConnectError(ConnectError("dns error", Custom { kind: Uncategorized, error: "failed'
             ' to lookup address information: Name or service not known" })))',
             "failed to lookup address information: Name or service not known",
+        ),
+        (
+            f"{TRANSPORT}, error: InvalidMessage(InvalidContentType) }})))",
+            "It does not speak TLS",
+        ),
+        (
+            f"{TRANSPORT}, error: InvalidCertificate(UnknownIssuer) }})))",
+            "Its certificate is not accepted here: UnknownIssuer",
         ),
         ("invalid target URL: empty host", "invalid target URL: empty host"),
         ("one\ntwo", "one"),
@@ -48,3 +62,8 @@ async def test_only_what_waiting_mends_is_unavailable(
     assert caught.value.asked == f"Temporal at {host!r}"
     assert holds in caught.value.holds
     assert "TEMPORAL_ADDRESS" in caught.value.instead
+
+
+async def test_no_waiting_mends_a_server_without_tls(servers: Addresses) -> None:
+    with pytest.raises(ConfigurationError, match=r"does not speak TLS\. Correct TEMPORAL_TLS"):
+        await connected({"target_host": servers.temporal, "tls": True})

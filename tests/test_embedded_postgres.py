@@ -56,6 +56,14 @@ async def test_starts_answers_and_leaves_no_process() -> None:
     assert not data.parent.exists()
 
 
+def test_a_user_without_a_name_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL's own word stands at the end of a log."""
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_000)
+
+    with pytest.raises(EmbeddedPostgresUnavailable, match=r"4000000000, who has no name .*url"):
+        postgres_place.place_for(None)
+
+
 async def test_wrong_password_is_refused() -> None:
     """Other users of this machine can reach the port, too."""
     async with EmbeddedPostgres(None) as server:

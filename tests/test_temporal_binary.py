@@ -75,6 +75,19 @@ async def test_without_go_the_error_says_what_to_install() -> None:
         await find_temporal(None, progress=print)
 
 
+async def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user has no entry: then nothing says where a cache would be."""
+
+    def unknown() -> Path:
+        return Path("~nobody-of-that-name").expanduser()
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", unknown)
+
+    with pytest.raises(TemporalNotFound, match=r"no place .* home directory\. Name a folder"):
+        await find_temporal(None, progress=print)
+
+
 async def test_failed_build_shows_its_last_words(tmp_path: Path) -> None:
     program(tmp_path / "bin" / "go", "#!/bin/sh\necho no such module >&2\nexit 1\n")
 

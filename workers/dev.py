@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import shlex
@@ -35,6 +36,8 @@ from runward.workers.worker import leave, listen, told
 KEY_FILE = "dev.key"
 WORKER_STOP_S_MAX = 2.0  # the whole stack stops within 5 s; a killed worker's runs go on later
 LOG_EVERY_S = 0.1
+# Where a file is open already, the system's error for this does not name it.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ANY = ("*",)
 WIDTH_IN_FILES = 400  # whoever reads the table as a file gets one line for each row
 
@@ -111,8 +114,11 @@ class DevStack:
             await _together(self._start_database(), self._start_temporal())
             await asyncio.to_thread(self._make_key)
             await self._register()
-        except BaseException:
+        except BaseException as error:
             await self._stop()
+            if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
+                place = str(self._state_dir or tempfile.gettempdir())
+                raise OSError(error.errno, error.strerror, place) from error
             raise
         return self
 

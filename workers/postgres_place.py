@@ -7,6 +7,7 @@ reached where it is gets another place under root's own folders in /var.
 
 import json
 import os
+import pwd
 import secrets
 import shutil
 import tempfile
@@ -48,6 +49,7 @@ class PostgresPlace:
 def place_for(state_dir: Path | None) -> PostgresPlace:
     """Return the folders for the server of `state_dir`, or throw-away ones for None."""
     user = NOBODY if os.geteuid() == 0 else None
+    _check_named(os.geteuid() if user is None else user)
     programs = _programs(user)
     if state_dir is None:
         base, password = _temporary(user), secrets.token_urlsafe(24)
@@ -71,6 +73,17 @@ def reachable(path: Path) -> bool:
     return path.stat().st_mode & wanted == wanted and all(
         folder.stat().st_mode & 0o001 for folder in path.parents
     )
+
+
+def _check_named(user: int) -> None:
+    """Refuse a user without a name, as containers have them: `initdb` does, and only in its log."""
+    try:
+        pwd.getpwuid(user)
+    except KeyError:
+        raise EmbeddedPostgresUnavailable(
+            f"PostgreSQL does not run as user {user}, who has no name on this machine. Give them "
+            "one, with a line in /etc/passwd, or name a server of yours with --database-url."
+        ) from None
 
 
 def _programs(user: int | None) -> Path:

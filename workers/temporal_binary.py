@@ -45,10 +45,18 @@ async def find_temporal(setting: Path | None, *, progress: Progress) -> Path:
         return _checked(named)
     if on_path := shutil.which("temporal"):
         return Path(on_path)
-    cached = cache_dir() / f"temporal-{TEMPORAL_VERSION}" / "temporal"
-    if _executable(cached):
-        return cached
-    lock = await _lock(cache_dir() / f"temporal-{TEMPORAL_VERSION}.lock", progress)
+    try:
+        cached = cache_dir() / f"temporal-{TEMPORAL_VERSION}" / "temporal"
+        if _executable(cached):
+            return cached
+        lock = await _lock(cache_dir() / f"temporal-{TEMPORAL_VERSION}.lock", progress)
+    except (OSError, RuntimeError) as error:  # the latter where nothing says which home is ours
+        said = str(error).rstrip(".")
+        raise TemporalNotFound(
+            f"There is no `temporal` program here, and no place to keep one: {said}. Name a "
+            f"folder for it in XDG_CACHE_HOME, or an existing program in {SETTING_VARIABLE}, or "
+            "install the Temporal CLI (https://docs.temporal.io/cli)."
+        ) from error
     try:
         # Whoever held the lock before us has made it.
         return cached if _executable(cached) else await _obtain(cached, progress)
