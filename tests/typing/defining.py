@@ -146,7 +146,6 @@ def agents_are_typed(one: Agent[Parcel]) -> None:
     assert_type(one.name, str)
     assert_type(one.model, str)
     assert_type(one.models, tuple[str, ...])
-    assert_type(one.provider, str)
     assert_type(one.instructions, str)
     assert_type(one.tools, tuple[Tool, ...])
     assert_type(one.tool("refund"), Tool | None)
@@ -163,7 +162,6 @@ def budgets_are_typed(budget: Budget, cap: Cap, file: File) -> None:
     """Caps, and files that go with a prompt."""
     assert_type(budget.run, Cap | None)
     assert_type(budget.user, Cap | None)
-    assert_type(budget.soft_warning_at, float)
     assert_type(budget.on_exceeded, Literal["interrupt", "park"])
     assert_type(cap.tokens, int | None)
     assert_type(cap.input_tokens, int | None)
