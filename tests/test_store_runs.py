@@ -124,6 +124,7 @@ async def test_after_a_reset_another_effect_of_a_tool_that_acted_is_asked(case: 
     answer = await case.open(case.draft(epoch=1, digest="another", idempotent=False))
 
     assert isinstance(answer, Asked) and answer.request.kind == "call"
+    assert answer.request.title == "refund: before the reset it ran with other arguments"
 
 
 async def test_after_a_reset_a_call_that_was_inside_is_unknown(case: Case) -> None:
