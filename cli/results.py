@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from runward.cli import output as out
+from runward.cli.story import totals
 
 if TYPE_CHECKING:
     from runward.client.run_handle import RunHandle
@@ -35,7 +36,7 @@ async def told_result(run: RunHandle[str], wait_s: float | None, output: out.For
         out.data(_as_data(run.id, ended), output)
     elif ended.output:
         out.answer(ended.output)
-    out.note(f"{ended.turns} turns, {ended.usage.tokens} tokens, ${ended.cost:f}")
+    out.note(totals(ended))
     if ended.interrupted:
         out.failure(AgentError(f"The run was interrupted: {ended.interruption_reason}"))
         raise typer.Exit(out.EXIT_INTERRUPTED_RUN)

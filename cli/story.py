@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.tree import Tree as Branch
 
     from runward.contracts.progress import Progress
+    from runward.contracts.runs import RunResult
     from runward.contracts.story import RunRow, Story
 
 
@@ -32,9 +33,10 @@ def run_row(run: RunRow) -> dict[str, Any]:
     }
 
 
-def totals(story: Story) -> str:
+def totals(run: Story | RunResult[Any]) -> str:
     """Returns what the calls took together."""
-    return f"{story.turns} turns, {story.usage.tokens} tokens, ${story.cost:f}"
+    turns = "1 turn" if run.turns == 1 else f"{run.turns} turns"
+    return f"{turns}, {run.usage.tokens} tokens, ${run.cost:f}"
 
 
 def as_data(story: Story) -> dict[str, Any]:

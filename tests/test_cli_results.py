@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from runward.cli import output
-from runward.cli.results import tell_waits
+from runward.cli.results import tell_waits, told_result
 from runward.testing.scripts import ask, say
 from runward.testing.stack import Stack
 from tests.support import App
@@ -31,3 +31,18 @@ async def test_a_request_that_was_decided_is_not_waited_for(
 
     assert told == f"refund waits for approval: `runward approvals show {asked.id}`"
     assert notes.empty()
+
+
+async def test_an_answer_is_told_with_what_it_took(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(output, "note", notes.append)
+    shop = App([say("Hello.")])
+    async with stack.worker(stack.plugin(**shop.given)):
+        run = await (await stack.acting_as("ada")).start("support", "Say hello")
+        await told_result(run, None, "text")
+    ended = await run.result()
+
+    assert capsys.readouterr().out == "Hello.\n"
+    assert notes == [f"1 turn, {ended.usage.tokens} tokens, ${ended.cost:f}"]
