@@ -111,18 +111,23 @@ class Confirmation(Generic[Output]):
 
     def parse(self, output: str, *, interrupted: bool) -> Output:
         """Returns the answer as the agent's output type; None for what an interrupted run left."""
-        if self._agent is None:
+        agent = self._agent
+        if agent is None or agent.output is None:
             return cast(Output, output)
         try:
-            return self._agent.parse(output)
-        except ValidationError as error:
+            return agent.parse(output)
+        except ValidationError:
             if interrupted:
                 return cast(Output, None)
-            raise AgentError(
-                f"The answer of {self._id!r} as {self._agent.output_type!r}",
-                f"It does not fit: {error.error_count()} errors in {output[:80]!r}",
-                "Read it with get(id).result(), which parses nothing",
-            ) from error
+        # pydantic's error quotes the answer, and so may the words of a user's own validator.
+        wrong = [
+            f"{one.location or 'all of it'}: {one.kind}" for one in agent.output.problems(output)
+        ]
+        raise AgentError(
+            f"The answer of {self._id!r} as {agent.output_type!r}",
+            f"It does not fit ({', '.join(wrong)})",
+            "Read it with get(id).result(), which parses nothing",
+        )
 
 
 def invalid_end(cause: BaseException) -> InvalidEnd | None:

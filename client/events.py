@@ -19,8 +19,9 @@ async def events(
 ) -> AsyncIterator[Progress]:
     """Yields a run's events behind the offset `after`, until one says that the run has ended.
 
-    `over` is asked now and then of a run that nothing is known of: one whose first step was refused
-    never has an event. A run that was reset after its end has more of them.
+    `over` is asked now and then of a run that tells nothing: one whose first step was refused never
+    has an event, and behind an offset of another run or store there may be none. A run that was
+    reset after its end has more of them.
     """
     seen = Offset.parse(after) if after else Offset()
     # The last event that the watcher has comes again, unseen: it may be the end.
@@ -36,6 +37,18 @@ async def events(
             if row is None or row.state != "open":
                 return
         if silent == ASK_AFTER_LOOKS:
-            if await over() and await reader.run(tenant, run_id) is None:
+            if await over() and await _nothing_follows(reader, tenant, run_id, seen):
                 return
             silent = 0
+
+
+async def _nothing_follows(reader: Reader, tenant: str, run_id: str, seen: Offset) -> bool:
+    """Returns whether a run that is over has no event, or its last one is not behind `seen`."""
+    if await reader.run(tenant, run_id) is None:
+        return True
+    last: Progress | None = None
+    async for batch in reader.watch(tenant, run_id, Offset()):
+        if not batch:
+            break
+        last = batch[-1]
+    return last is not None and last.kind == "run_ended" and Offset.parse(last.offset) <= seen

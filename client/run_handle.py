@@ -295,12 +295,8 @@ class RunHandle(Generic[Output]):
             raise AgentError(f"The run {self.id!r} ended without an answer", said(error)) from error
         try:
             return read(RunEnd, value)
-        except (ValidationError, AttributeError) as error:
-            raise RequestRefused(
-                f"The result of {self.id!r}",
-                "This workflow is no agent run",
-                "Use the Temporal client for your own workflows",
-            ) from error
+        except (ValidationError, AttributeError):
+            raise _no_agent_run(f"The result of {self.id!r}") from None
 
     async def _began(self) -> Origin:
         """Returns the run's origin; of a run that another process started, from its history."""
@@ -309,7 +305,10 @@ class RunHandle(Generic[Output]):
             first = await answered(anext(events), f"The run {self.id!r}")
             started = first.workflow_execution_started_event_attributes
             given = await self._temporal.data_converter.decode(started.input.payloads, [RawValue])
-            request = read(RunInput, given[0]).request
+            try:
+                request = read(RunInput, given[0]).request
+            except (ValidationError, AttributeError, IndexError):
+                raise _no_agent_run(f"The run {self.id!r}") from None
             self._origin = Origin(started.first_execution_run_id, request.session_id)
         return self._origin
 
@@ -349,6 +348,13 @@ def said(error: WorkflowFailureError) -> str:
     while isinstance(cause, FailureError) and isinstance(cause.cause, FailureError):
         cause = cause.cause
     return cause.message if isinstance(cause, FailureError) else str(cause)
+
+
+def _no_agent_run(asked: str) -> RequestRefused:
+    """Returns the error for a workflow that is none of ours; what it was given stays with it."""
+    return RequestRefused(
+        asked, "This workflow is no agent run", "Use the Temporal client for your own workflows"
+    )
 
 
 def _requests(value: Any) -> list[ApprovalRequest]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 from uuid import uuid4
 
@@ -66,8 +67,24 @@ async def test_answer_of_another_shape_is_an_agent_error(desk: Desk) -> None:
     run = await desk.ada.start(agent, "say nonsense")
     desk.confirm(run, "nonsense")
 
-    with pytest.raises(AgentError, match="does not fit"):
+    with pytest.raises(AgentError, match=r"does not fit \(all of it: json_invalid\)") as caught:
         await run.result(timeout=20)
+    assert "nonsense" not in "".join(format_exception(caught.value))
+
+
+@pytest.mark.parametrize("given", [[], [{"a": "nonsense"}]], ids=["nothing", "something"])
+async def test_workflow_that_is_no_agent_run_is_told_without_its_input(
+    desk: Desk, given: list[dict[str, str]]
+) -> None:
+    other = await desk.rw.temporal.start_workflow(
+        "other", args=given, id=f"other-{uuid4().hex}", task_queue="empty"
+    )
+    run = desk.ada.get(other.id)
+
+    for ask in (run.story(), anext(run.watch()), anext(run.content("d"))):
+        with pytest.raises(RequestRefused, match="no agent run") as caught:
+            await ask
+        assert "nonsense" not in "".join(format_exception(caught.value))
 
 
 @pytest.mark.parametrize("recorded", [None, "another answer"])

@@ -95,6 +95,14 @@ async def test_a_run_that_never_opened_ends_its_watchers(stack: Stack) -> None:
     assert [one.kind for one in seen] in ([], ["run_started", "call_ended", "run_ended"])
 
 
+async def test_an_offset_behind_the_end_ends_its_watchers(stack: Stack) -> None:
+    """Such as one of another run: transactions are counted by the store."""
+    run, seen = await refunded(stack)
+    behind = Offset.parse(seen[-1].offset)
+
+    assert await watched(run, str(behind._replace(transaction=behind.transaction + 1))) == []
+
+
 async def test_what_is_no_offset_is_refused(stack: Stack) -> None:
     run, _ = await refunded(stack)
     with pytest.raises(RequestRefused, match="no offset"):
