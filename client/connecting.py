@@ -19,16 +19,22 @@ _NO_TLS = "InvalidContentType"
 _CERTIFICATE = re.compile(r"InvalidCertificate\((\w+)")
 
 
-async def connected(options: Mapping[str, Any], **more: Any) -> Client:
+async def connected(
+    options: Mapping[str, Any],
+    *,
+    fix: str = "Start `runward dev`, or correct TEMPORAL_ADDRESS",
+    **more: Any,
+) -> Client:
     """Returns a client with the options of `temporal_connection`.
 
-    Raises TemporalUnavailable where nobody answers, ConfigurationError for what no waiting mends.
+    Raises TemporalUnavailable where nobody answers, ConfigurationError for what no waiting mends;
+    both say `fix` where that is what to do.
     """
     try:
         return await Client.connect(**options, **more)
     except (RuntimeError, OSError, ValueError) as error:
         away = any(word in str(error) for word in _AWAY)
-        raise _unreached(options["target_host"], error, away=away) from error
+        raise _unreached(options["target_host"], error, fix, away=away) from error
 
 
 def reason(error: BaseException) -> str:
@@ -42,10 +48,10 @@ def reason(error: BaseException) -> str:
     return str(found[-1]) if found else text.splitlines()[0][:REASON_CHARS_MAX]
 
 
-def _unreached(host: str, error: BaseException, *, away: bool) -> RunwardError:
+def _unreached(host: str, error: BaseException, fix: str, *, away: bool) -> RunwardError:
     asked, holds = f"Temporal at {host!r}", reason(error)
     if _NO_TLS in str(error) or _CERTIFICATE.search(str(error)):
         instead = "Correct TEMPORAL_TLS*, or TEMPORAL_ADDRESS; an API key asks for TLS, too"
         return ConfigurationError(asked, holds, instead)
     kind = TemporalUnavailable if away else ConfigurationError
-    return kind(asked, holds, "Start `runward dev`, or correct TEMPORAL_ADDRESS")
+    return kind(asked, holds, fix)

@@ -344,6 +344,28 @@ PLAYED: dict[str, dict[str, Row]] = {
             1,
             "Start it, or correct RUNWARD_DATABASE_URL",
         ),
+        "no Temporal": Row(
+            "dev --ephemeral --temporal-address 127.0.0.1:1",
+            1,
+            "Connection refused. Start it, or correct --temporal-address",
+            "with an app or without",
+        ),
+        "no port": Row(
+            "dev --ephemeral --temporal-address nohost",
+            1,
+            "Start it, or correct --temporal-address: it is host:port",
+        ),
+        "no server": Row(
+            "dev --ephemeral --app shop:app --temporal-address :7233",
+            1,
+            "invalid target URL: empty host. Start it, or correct --temporal-address",
+        ),
+        "deaf Temporal": Row(
+            "dev --ephemeral --temporal-address {deaf}",
+            1,
+            "It did not answer in time. Start it, or correct --temporal-address",
+            "where something listens, and says nothing",
+        ),
         "empty worker": Row(
             "worker --app shop:app --database-url {empty} --address {temporal}",
             1,

@@ -12,6 +12,7 @@ import pty
 import resource
 import select
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -189,9 +190,27 @@ async def test_a_home_that_cannot_be_written_is_named(bad_folder: Path, stack: S
     assert f"Permission denied: '{home / '.cache'}'".encode() in done.stderr
 
 
-@pytest.mark.parametrize("row", [played("no home"), played("no database")], ids=str)
+@pytest.mark.parametrize(
+    "row",
+    [
+        played("no home"),
+        played("no database"),
+        played("no Temporal"),
+        played("no port"),
+        played("no server"),
+    ],
+    ids=str,
+)
 def test_what_is_not_there_is_told_with_what_to_set(row: Row) -> None:
     assert told_as(row, played_out(row))
+
+
+def test_a_temporal_that_never_answers_is_not_waited_for() -> None:
+    row = played("deaf Temporal")
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        done = played_out(row, deaf=f"127.0.0.1:{deaf.getsockname()[1]}")
+
+    assert told_as(row, done)
 
 
 @pytest.mark.usefixtures("stack_settings")

@@ -16,6 +16,7 @@ from runward.client.keys import KeyFile
 from runward.client.runward_client import RunwardClient
 from runward.contracts.errors import ConfigurationError
 from runward.store.migrate import migrations
+from runward.testing.stack import Stack
 from runward.workers import dev
 from runward.workers.child import ChildFailed
 from runward.workers.dev import DevStack
@@ -105,10 +106,12 @@ async def test_an_app_that_does_not_start_ends_it(tmp_path: Path) -> None:
     assert command.err[-1].startswith("Error: The worker ended with code 1")
 
 
-async def test_a_database_that_is_away_is_named() -> None:
+async def test_a_database_that_is_away_is_named(stack: Stack) -> None:
     with pytest.raises(ConfigurationError, match="correct RUNWARD_DATABASE_URL"):
         async with DevStack(
-            None, database_url="postgresql://127.0.0.1:1/d", temporal_address="127.0.0.1:1"
+            None,
+            database_url="postgresql://127.0.0.1:1/d",
+            temporal_address=stack.temporal_address,
         ):
             pass
 

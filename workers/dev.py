@@ -22,7 +22,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from runward.client.connecting import connected
 from runward.client.keys import KeyFile
+from runward.client.settings import temporal_connection
+from runward.contracts.errors import TemporalUnavailable
 from runward.contracts.identity import Issuer
 from runward.store.database import FAILURES, unreached
 from runward.store.migrate import migrate
@@ -35,6 +38,7 @@ from runward.workers.worker import leave, listen, told
 
 KEY_FILE = "dev.key"
 WORKER_STOP_S_MAX = 2.0  # the whole stack stops within 5 s; a killed worker's runs go on later
+TEMPORAL_S_MAX = 5.0  # for a server of others to answer
 LOG_EVERY_S = 0.1
 # Where a file is open already, the system's error for this does not name it.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -147,6 +151,8 @@ class DevStack:
             binary = await find_temporal(self._temporal_binary, progress=_progress)
             server = TemporalDevServer(binary, self._state_dir)
             self._temporal = await server.__aenter__()
+        else:
+            await _answers(self._temporal_address)
 
     def _make_key(self) -> None:
         """Takes the key that is there, or makes one that only this user can read."""
@@ -327,6 +333,17 @@ async def _together(*work: Coroutine[Any, Any, Any]) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
+
+
+async def _answers(address: str) -> None:
+    """Raises unless a Temporal server is there: without an app, nobody else would find out."""
+    fix = "Start it, or correct --temporal-address: it is host:port"
+    try:
+        async with asyncio.timeout(TEMPORAL_S_MAX):
+            await connected(temporal_connection(address), fix=fix)
+    except TimeoutError as error:
+        holds = "It did not answer in time"
+        raise TemporalUnavailable(f"Temporal at {address!r}", holds, fix) from error
 
 
 def _entered(value: Value | None) -> Value:
