@@ -22,6 +22,7 @@ from runward.contracts.errors import (
 STATEMENT_S_MAX = 9.0  # then the server ends it, and the connection goes on
 COMMAND_S_MAX = 10.0  # a server that has not even ended it does not hear us
 CONNECT_S_MAX = 5.0  # also for a user who waits to be told that the store is away
+CANCELLED_S_MAX = 1.0  # for what is under way to come to its end
 CONNECTIONS_MAX = 10  # two lanes of two for steps, as many for slow tenants, two for reads
 KEPT_MAX = 2  # one for opens, one for closes: to give one back to the pool costs 50 us, and a task
 
@@ -143,15 +144,17 @@ class Database:
         if self._role is not None:
             settings["role"] = self._role
         try:
-            self._pool = await asyncpg.create_pool(
-                self._dsn,
-                min_size=1,
-                max_size=self._connections_max,
-                timeout=CONNECT_S_MAX,
-                command_timeout=COMMAND_S_MAX,
-                connection_class=_Connection,
-                server_settings=settings,
-                reset=_keep,
+            self._pool = await _connected(
+                asyncpg.create_pool(
+                    self._dsn,
+                    min_size=1,
+                    max_size=self._connections_max,
+                    timeout=CONNECT_S_MAX,
+                    command_timeout=COMMAND_S_MAX,
+                    connection_class=_Connection,
+                    server_settings=settings,
+                    reset=_keep,
+                )
             )
         except FAILURES as error:
             said = translate(error, store=f"the store at {place(self._dsn)}")
@@ -236,6 +239,25 @@ class Database:
     async def _release(self, connection: Connection) -> None:
         self._lent -= 1
         await self.pool.release(connection)
+
+
+async def _connected(pool: asyncpg.Pool[Row]) -> asyncpg.Pool[Row]:
+    """Returns the pool once it is connected; cancelled, it waits a moment for that, and ends it.
+
+    Cancelled itself while it asks for TLS, asyncpg leaves an exception that nobody takes, and
+    asyncio tells of it on stderr.
+    """
+    connecting = asyncio.ensure_future(pool)
+    try:
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        try:
+            await asyncio.wait_for(connecting, CANCELLED_S_MAX)
+        except FAILURES:  # nobody asks for it any more
+            pass
+        else:
+            pool.terminate()
+        raise
 
 
 async def _keep(connection: object) -> None:

@@ -19,6 +19,7 @@ from runward.store.pool import Store
 from tests.store_case import Case
 
 PATIENCE_S = 1.0
+CONNECT_STEPS = 20  # of the event loop; a connection takes some 300
 
 
 @pytest.mark.parametrize("connections", [1, 2, 3])
@@ -65,6 +66,30 @@ async def test_a_statement_that_was_cancelled_harms_no_later_one(database_url: s
 
     assert await database.value("select 1") == 1
     await database.close()
+
+
+async def test_a_connect_that_was_cancelled_leaves_nothing_behind(
+    database_url: str, owner: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """At whichever of its steps; asyncio would tell on stderr of an exception that nobody took."""
+    others = "select count(*) from pg_stat_activity where application_name = 'runward'"
+    before = await owner.fetchval(others)
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    for steps in range(CONNECT_STEPS):
+        opening = asyncio.create_task(Database(database_url).open())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        await asyncio.sleep(0.01)  # until the connection has ended
+        gc.collect()
+    async with asyncio.timeout(PATIENCE_S):
+        while await owner.fetchval(others) > before:  # noqa: ASYNC110  # the server ends them
+            await asyncio.sleep(0.05)
+
+    assert told == []
 
 
 @pytest.fixture
