@@ -65,7 +65,7 @@ class Approval(BaseModel):
     """A request as approvers see it, arguments included: exactly what will run.
 
     `title` is why it is asked: the reason of the verdict, or that an attempt may have had its
-    effect; `reason` is what whoever decided said.
+    effect; `rule` is the verdict's, '' in the second case; `reason` is what whoever decided said.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -77,6 +77,7 @@ class Approval(BaseModel):
     step: str
     kind: ApprovalKind
     title: str = ""
+    rule: str = ""
     tool: str
     arguments: str
     digest: str

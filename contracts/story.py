@@ -75,7 +75,7 @@ class StoryStep:
 
     `opened_at` is when it was first tried, or a person was asked; it ended at `closed_at`.
     `usage` is None where no model answered, and where retention deleted the answer. `rule` decided
-    that it may run; `reason` is why it did not, or failed.
+    that it may run, or that a person is asked; `reason` is why it did not, or failed.
     """
 
     step: str

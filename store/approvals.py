@@ -6,7 +6,7 @@ from runward.contracts.approvals import Approval, ApprovalState, DecisionResult,
 from runward.contracts.encoding import clean
 from runward.store.database import Database, Row
 
-_COLUMNS = """tenant, id, workflow_id, run_id, step, kind, title, tool, arguments, digest,
+_COLUMNS = """tenant, id, workflow_id, run_id, step, kind, title, rule, tool, arguments, digest,
   requester, approver_role, state, reason, decided_by, decided_at, created_at, expires_at"""
 _DECIDE = "select * from runward.approval_decide($1, $2, $3, $4, $5, $6, $7, $8)"
 

@@ -17,10 +17,14 @@ from runward.store.reads import ReadStore
 
 _STEPS = """
 select s.step, s.epoch, s.round, s.kind, s.name, s.state, s.tries, s.opened_at, s.closed_at,
-       s.outcome, (select min(a.created_at) from runward.approval a
-                    where a.tenant = s.tenant and a.run_id = s.run_id and a.round = s.round
-                      and a.epoch = s.epoch and a.step = s.step) as asked_at
-  from runward.step s where s.tenant = $1 and s.run_id = $2"""
+       s.outcome, asked.at as asked_at, asked.rule as asked_rule
+  from runward.step s cross join lateral (
+    select min(a.created_at) as at,
+           coalesce((array_agg(a.rule order by a.created_at desc))[1], '') as rule
+      from runward.approval a
+     where a.tenant = s.tenant and a.run_id = s.run_id and a.round = s.round
+       and a.epoch = s.epoch and a.step = s.step) asked
+ where s.tenant = $1 and s.run_id = $2"""
 _DECIDED = """
 select kind, leaf, at from runward.audit_record
  where tenant = $1 and run_id = $2 and kind in ('intent', 'outcome') order by xact, seq"""
@@ -109,7 +113,7 @@ def _step(row: Row, asked: Sequence[Approval], decided: Decided) -> StoryStep:
         closed_at=row["closed_at"],
         usage=None if done is None else done.counters,
         cost=0 if done is None else done.cost,
-        rule=decided.rules.get(place, ""),
+        rule=decided.rules.get(place, row["asked_rule"]),
         reason=outcome.reason if isinstance(outcome, Denied | Failed | Unknown) else "",
         approvals=tuple(one for one in asked if one.step == row["step"]),
         full=outcome.full.digest if isinstance(outcome, ToolDone) and outcome.full else "",

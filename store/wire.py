@@ -90,6 +90,7 @@ def encode_draft(draft: Draft) -> Encoded:
         "arguments": _long("arguments", draft.arguments),
         "verdict": draft.verdict,
         "reason": _long("reason", draft.reason),
+        "rule": _long("rule", draft.rule),
         "approval_id": None if draft.approval_id is None else text("approval", draft.approval_id),
         "approver_role": None
         if draft.approver_role is None

@@ -76,6 +76,7 @@ async def test_a_run_is_started_approved_and_read(stack: Stack, runward: Shell) 
         code, listed, _ = await runward("approvals", "list", *bob, "-o", "json")
         (asked,) = json.loads(listed)
         assert (code, asked["tool"], asked["workflow_id"]) == (0, "refund", run_id.strip())
+        assert asked["rule"] == "mode:default"
         code, _, said = await runward("approvals", "approve", asked["id"], *ada)
         assert (code, said.startswith("Error: ")) == (4, True)
         code, _, _ = await runward("approvals", "approve", asked["id"], *bob)
@@ -198,6 +199,8 @@ async def test_a_person_who_is_asked_sees_what_would_run(stack: Stack, runward: 
         request = await run.next_approval()
         code, shown, _ = await runward("approvals", "show", request.id, "-o", "json")
         assert (code, json.loads(shown)["arguments"]) == (0, request.arguments)
+        code, shown, _ = await runward("approvals", "show", request.id)
+        assert code == 0 and ["rule", "mode:default"] in map(str.split, shown.splitlines())
         for none in ("none", "\udcff"):
             code, _, said = await runward("approvals", "show", none)
             assert (code, "has none of that id" in said) == (5, True)

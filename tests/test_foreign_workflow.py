@@ -42,6 +42,7 @@ async def test_a_governed_charge_waits_for_an_approval_and_runs_once(stack: Stac
         )
         request = await ada.get(run.id).next_approval()
         assert (request.tool, request.arguments, cards.charged) == ("charge", '"17"', [])
+        assert request.rule == "mode:default"
         waiting = await run.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
         await bob.approvals.approve(request.id)
         said = await run.result()

@@ -58,7 +58,7 @@ async def test_a_call_that_waits_for_a_person_says_which_rule_asks(stack: Stack)
         row = story_rows(await run.story())[-1]
 
     assert asked.title == "refund: money call requires approval"
-    assert (row["call"], row["state"]) == ("t1.tool.0", "waiting")
+    assert (row["call"], row["state"], row["rule"]) == ("t1.tool.0", "waiting", "mode:default")
     until = times.text(asked.expires_at)
     assert row["note"] == (
         f"{asked.title}; approval pending; finance may approve {asked.id} until {until}"

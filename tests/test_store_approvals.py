@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
+import orjson
 import pytest
 
 from runward.contracts.approvals import DecisionResult
 from runward.contracts.steps import Admitted, Asked, Draft, Refused, Settled, Short
+from runward.store.wire import Encoded, encode_draft
 from tests.store_case import Case, tokens
 
 
@@ -52,6 +55,22 @@ async def test_a_request_shows_what_will_run_and_is_made_once(case: Case) -> Non
     assert [(one.id, one.arguments, one.requester) for one in listed] == [
         (first.request.id, '{"order": 17}', "ada")
     ]
+
+
+async def test_a_worker_of_the_release_before_names_no_rule(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_before(draft: Draft) -> Encoded:
+        item = encode_draft(draft)
+        body = orjson.loads(item.body)
+        del body["rule"]
+        return replace(item, body=orjson.dumps(body).decode())
+
+    monkeypatch.setattr("runward.store.steps.encode_draft", of_before)
+    await case.started()
+    await case.asked(money(case, rule="mode:default"))
+
+    assert [one.rule for one in await case.store.approvals.list(case.tenant)] == [""]
 
 
 async def test_an_approval_passes_later_attempts_of_an_idempotent_call(case: Case) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import orjson
 import pytest
 
 from runward.contracts.errors import RequestRefused
 from runward.contracts.identity import Issuer
 from runward.contracts.steps import Admitted, Asked, Recorded, Refused, Run
+from runward.store.pool import Store
 from runward.store.runs import Adoption, Ending
 from tests.store_case import Case, tokens
 
@@ -121,10 +123,48 @@ async def test_after_a_reset_another_effect_of_a_tool_that_acted_is_asked(case: 
     await case.close(await case.admit(case.draft(idempotent=False)))
     await adopted(case, "execution-2", "reset")
 
-    answer = await case.open(case.draft(epoch=1, digest="another", idempotent=False))
+    answer = await case.open(
+        case.draft(epoch=1, digest="another", idempotent=False, rule="allowed_tools")
+    )
 
     assert isinstance(answer, Asked) and answer.request.kind == "call"
+    (listed,) = await case.store.approvals.list(case.tenant)
+    assert listed.rule == "allowed_tools"  # of the verdict, which allowed it
     assert answer.request.title == "refund: before the reset it ran with other arguments"
+
+
+async def test_a_story_names_the_rule_that_asked_until_a_record_names_one(
+    case: Case, database_url: str
+) -> None:
+    """Each call that of its own epoch."""
+    ask: dict[str, Any] = {"verdict": "ask", "idempotent": False}
+    await case.admit(case.first(intent=intent("0.0.t1.model", "allowed_models")))
+    await case.asked(case.draft(rule="tool", **ask))
+    await adopted(case, "execution-2", "reset")
+    asked = await case.asked(case.draft(epoch=1, rule="mode:default", **ask))
+
+    assert await rules(case, database_url) == {
+        "t1.model/0": "allowed_models",
+        "t1.tool.1/0": "tool",
+        "t1.tool.1/1": "mode:default",
+    }
+    await case.decide(asked, record=b"{}")
+    await case.admit(case.draft(epoch=1, intent=intent("0.1.t1.tool.1", "allowed_tools")))
+    assert (await rules(case, database_url))["t1.tool.1/1"] == "allowed_tools"
+
+
+def intent(step: str, rule: str) -> bytes:
+    """Returns as much of a record as a story reads."""
+    return orjson.dumps({"step": step, "rule": rule})
+
+
+async def rules(case: Case, database_url: str) -> dict[str, str]:
+    """Returns the rules that the run's story names."""
+    async with Store(database_url, role="runward_reader") as reader:
+        run = await reader.reads.run(case.tenant, case.run)
+        assert run is not None
+        story = await reader.stories.story(run)
+    return {f"{one.step}/{one.epoch}": one.rule for one in story.steps}
 
 
 async def test_after_a_reset_a_call_that_was_inside_is_unknown(case: Case) -> None:

@@ -52,6 +52,7 @@ async def test_ask_runs_once_more_when_approved(case: Case) -> None:
     await case.admit(risky(case))
     asked = await case.asked(risky(case))
     assert asked.request.kind == "unknown"
+    assert [one.rule for one in await case.store.approvals.list(case.tenant)] == [""]
     assert await case.asked(risky(case)) == asked
     await case.decide(asked)
 

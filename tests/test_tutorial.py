@@ -99,7 +99,9 @@ class Reader:
                 break
         assert ran.returncode == 0, (code, ran.stdout, ran.stderr)
         assert "Warning" not in ran.stderr + ran.stdout
-        assert not waits or "approval pending" in ran.stdout.splitlines()[-1]
+        if waits:
+            last = ran.stdout.splitlines()[-1]
+            assert "mode:default" in last.split("\t") and "approval pending" in last
         self._printed = ran.stdout
         self._remembers(code)
 

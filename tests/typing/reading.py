@@ -90,6 +90,7 @@ def requests_are_typed(one: Approval, became: DecisionResult) -> None:
     assert_type(one.step, str)
     assert_type(one.kind, ApprovalKind)
     assert_type(one.title, str)
+    assert_type(one.rule, str)
     assert_type(one.tool, str)
     assert_type(one.arguments, str)
     assert_type(one.digest, str)
