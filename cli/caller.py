@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVa
 
 import typer
 
-from runward.cli.output import EXIT_CTRL_C, EXIT_TIMEOUT, Format, failure
+from runward.cli.output import EXIT_CTRL_C, EXIT_TIMEOUT, Format, Stream, failure
 
 if TYPE_CHECKING:
     from runward.client.reader import Reader
@@ -25,6 +25,7 @@ R = TypeVar("R")
 DEV_KEY_FILE = "dev.key"  # `runward dev` puts it into its state folder
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="Print as text, json or jsonl")]
+Streamed = Annotated[Stream, typer.Option("--output", "-o", help="Print as text or jsonl")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
 Address = Annotated[
     str | None, typer.Option(help="Temporal's host:port [TEMPORAL_ADDRESS]", metavar="HOST:PORT")

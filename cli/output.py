@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Format = Literal["text", "json", "jsonl"]
+Stream = Literal["text", "jsonl"]  # of what is printed as it happens: that is no one document
 Row = Mapping[str, Any]
 
 NOTHING = "-"  # in the place of a value that is not there

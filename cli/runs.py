@@ -10,7 +10,7 @@ import typer
 from runward.cli import completion
 from runward.cli import output as out
 from runward.cli.asking import Files, Prompt, prompt_text, shown
-from runward.cli.caller import Caller, Output, Yes, acting
+from runward.cli.caller import Caller, Output, Streamed, Yes, acting
 from runward.cli.calls import story_rows
 from runward.cli.results import COUNTERS, told_result
 from runward.cli.story import as_data, run_row, told, totals
@@ -101,7 +101,7 @@ async def show(caller: Caller, run_id: RunId, output: Output = "text") -> None:
     out.data(run_row(story.run), output)
     out.answer("")
     out.data(story_rows(story), output)
-    out.note("\n".join(filter(None, (totals(story), link))))
+    out.answer("\n".join(filter(None, ("\n" + totals(story), link))))
 
 
 @app.command()
@@ -164,7 +164,7 @@ async def watch(
     after: Annotated[
         str, typer.Option(help="Go on behind this event's offset", metavar="OFFSET")
     ] = "",
-    output: Output = "text",
+    output: Streamed = "text",
 ) -> None:
     """Print what happens in a run until it ends
 

@@ -64,12 +64,12 @@ def event_line(event: Progress) -> str:
 
 
 async def told(
-    events: AsyncIterator[Progress], run_id: str, output: out.Format
+    events: AsyncIterator[Progress], run_id: str, output: out.Stream
 ) -> AsyncIterator[Progress]:
     """Yields each event once it was told: as data, in a tree on a terminal, else as a line."""
     if output != "text":
         async for event in events:
-            out.data(event.model_dump(), "jsonl")
+            out.data(event.model_dump(), output)
             yield event
     elif not sys.stdout.isatty():
         async for event in events:

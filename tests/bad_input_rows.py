@@ -42,6 +42,7 @@ TYPED: Section = {
             "likewise",
         ),
         Row("runs show x {ada} -o yaml", 2, "'yaml' is not one of 'text', 'json', 'jsonl'"),
+        Row("runs watch x {ada} -o json", 2, "'json' is not one of 'text', 'jsonl'"),
         Row(
             "runs list --tenant acme --limit 0",
             2,

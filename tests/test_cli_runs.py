@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from runward.cli import output
 from runward.cli.main import app
 from runward.cli.results import told_result
+from runward.cli.story import totals
 from runward.contracts.agents import Agent
 from runward.contracts.transcript import UserMessage
 from runward.testing.scripts import ask, say, scripted
@@ -24,6 +25,7 @@ from tests.support import App
 
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z")
 TIME_OF_DAY = re.compile(r"\d\d:\d\d:\d\d\S*")
+UI = "http://temporal.invalid"
 CALLS = 12  # an SDK thread that aborts at exit does so in about one of four processes
 
 
@@ -38,6 +40,7 @@ class Shell:
             "RUNWARD_KEY_FILE": str(stack.key.path),
             "RUNWARD_TASK_QUEUE": stack.task_queue,
             "RUNWARD_TENANT": stack.tenant,
+            "RUNWARD_TEMPORAL_UI_URL": UI,
         }
 
     async def __call__(self, *words: str) -> tuple[int, str, str]:
@@ -153,16 +156,19 @@ async def test_a_finished_run_is_listed_told_and_watched(stack: Stack, runward: 
         assert (code, len(lines.splitlines())) == (0, 2)
 
         code, shown, said = await runward("runs", "show", run_id, *ada)
-        calls = [line.split("\t")[:3] for line in shown.partition("\n\n")[2].splitlines()]
-        assert (code, calls) == (
+        _, lines, end = shown.split("\n\n")
+        calls = [line.split("\t")[:3] for line in lines.splitlines()]
+        assert (code, said, calls) == (
             0,
+            "",
             [
                 ["t1.model", "scripted:support", "done"],
                 ["t1.tool.0", "lookup_order", "done"],
                 ["t2.model", "scripted:support", "done"],
             ],
         )
-        assert "2 turns" in said
+        story = await (await stack.acting_as("ada")).get(run_id).story()
+        assert end == f"{totals(story)}\n{UI}/namespaces/default/workflows/{run_id}\n"
 
         code, listed, _ = await runward("runs", "list", "-o", "json", "--user", "ada")
         assert (code, [one["id"] for one in json.loads(listed)]) == (0, [run_id])

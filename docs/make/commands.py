@@ -15,7 +15,8 @@ HEAD = """\
 # The command line
 
 What each command says with `--help`. Data goes to stdout, everything else to stderr; `-o json`
-prints data for programs, `-o jsonl` a line for each item. A prompt is refused where nobody can
+prints data for programs, `-o jsonl` a line for each item; a stream, as of `runs watch`, has the
+second only. A prompt is refused where nobody can
 answer it: say `--yes`. Exit codes are with the [errors](errors/index.md), variables with the
 [settings](settings.md).
 
