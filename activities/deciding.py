@@ -14,6 +14,8 @@ from runward.contracts.steps import Run
 from runward.store.pool import Store
 from runward.workflows.payloads import raw, read
 
+_DECIDE = "Decide through `approvals` of a client, which signs the right one"
+
 
 class Deciding:
     """Decides approval requests. Anybody may schedule it: only the ticket counts."""
@@ -53,9 +55,9 @@ class Deciding:
         issuer = await self._store.issuers.find(key_id(decision.ticket))
         ticket = verify(decision.ticket, issuer, at=activity.info().scheduled_time)
         if ticket.operation != "decide" or ticket.decision is None:
-            raise TicketRefused("a decision", "Its ticket is not one to decide with")
+            raise TicketRefused("a decision", "Its ticket is not one to decide with", _DECIDE)
         if ticket.subject != decision.approval_id:
-            raise TicketRefused("a decision", "Its ticket is for another request")
+            raise TicketRefused("a decision", "Its ticket is for another request", _DECIDE)
         return ticket
 
 

@@ -72,6 +72,7 @@ TOKENS_WITH_TOOLS = 1024  # providers add a system prompt of their own to reques
 TOKENS_WITH_SCHEMA = 1024  # and to requests for JSON
 
 ANSWER_BYTES_MAX = 16 * 1024 * 1024  # of a message as it is stored, which takes no more
+ALL_AGENTS = "`runward agents list --app module:app` has all that there are"
 ANSWER_S_MAX = 570.0  # below the attempt's own 10 minutes, so that a hanging call is a try
 
 
@@ -109,7 +110,7 @@ class ModelCall:
             raise Later(f"{run.agent}: this worker has no such agent. Run one that has it")
         if agent is None:
             near = did_you_mean(nearest(run.agent, self._agents))
-            problem = ". ".join(filter(None, (f"{run.agent}: unknown agent", near)))
+            problem = f"{run.agent}: unknown agent. {near or ALL_AGENTS}"
             return Facts("model", run.agent, named, problem=problem, parent=_parent(step))
         chosen = await self._choice.of(agent, run, call, again=step.again)
         price = self._price_of(chosen.model)

@@ -197,7 +197,10 @@ async def database(patient: Patient) -> Check:
 
 
 async def clock(patient: Patient) -> Check | None:
-    """This machine's clock and the store's agree: tickets are judged by servers."""
+    """This machine's clock and the store's agree.
+
+    Tickets are judged by Temporal's clock, which no call tells without starting something.
+    """
     if patient.store is None:
         return None
     before = datetime.now(UTC)

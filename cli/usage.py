@@ -42,7 +42,11 @@ async def show(
     begin = since or month_begin(datetime.now(UTC))
     async with caller.reader() as (reader, tenant):
         if not await reader.runs(tenant, RunQuery(user=who, limit=1)):  # a mistyped name, not $0
-            raise NotFound(f"The user {who!r}", f"Tenant {tenant!r} has no run of that user")
+            raise NotFound(
+                f"The user {who!r}",
+                f"Tenant {tenant!r} has no run of that user",
+                "`runward runs list` names the users of its runs",
+            )
         found = await reader.usage(tenant, who, begin)
     if output == "text":
         out.data(_totals(found), output)

@@ -67,7 +67,7 @@ def not_there(asked: str, error: RPCError) -> RunwardError:
         return ConfigurationError(
             asked, says, "Correct TEMPORAL_NAMESPACE; `runward doctor` says how one is made"
         )
-    return NotFound(asked, says)
+    return NotFound(asked, says, "`runward runs list` has the tenant's runs")
 
 
 def is_away(error: RPCError) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 from datetime import timedelta
+from typing import get_args
 
 from temporalio.client import (
     Client,
@@ -32,13 +33,17 @@ from runward.contracts.approvals import (
     DecisionWord,
 )
 from runward.contracts.encoding import clean
-from runward.contracts.errors import REFUSED, ApprovalRefused, NotFound
+from runward.contracts.errors import REFUSED, ApprovalRefused, NotFound, RequestRefused
 from runward.contracts.identity import Principal
 from runward.workflows.payloads import raw, read
 
 DECIDE_TIMEOUT_S = 20.0  # an update blocks for as long as no worker polls
 REASON_CHARS_MAX = 1000
 POLL_S = 0.1
+_STATES = get_args(ApprovalState)
+# As the store says them.
+_OWN_REQUEST = "the requester may not approve"
+_ROLE_MISSING = "the approver's role is missing"
 
 
 class Approvals:
@@ -60,7 +65,16 @@ class Approvals:
         self.timeout_s = timeout_s
 
     async def list(self, state: ApprovalState = "pending") -> builtins.list[Approval]:
-        """Returns the tenant's requests in that state, newest first."""
+        """Returns the tenant's requests in that state, newest first.
+
+        Raises RequestRefused for a state that there is not.
+        """
+        if state not in _STATES:
+            raise RequestRefused(
+                f"Approval requests in the state {state!r}",
+                f"States are {', '.join(_STATES)}",
+                "Name one of them",
+            )
         reader = needs_reader(self._reader, "The list of approval requests")
         return await reader.approvals(self._principal.tenant, state)
 
@@ -98,21 +112,17 @@ class Approvals:
             async with asyncio.timeout(self.timeout_s):
                 while True:
                     try:
-                        result = await self._accepted(approval_id, word, reason, asked)
-                        break
+                        return await self._accepted(approval_id, word, reason, asked)
                     except NoWorkerAnswered as error:
                         silence = error  # after kills a run's next task may be seconds away
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise silence from None
-        if not result.accepted:
-            raise ApprovalRefused(asked, result.reason or f"It is {result.state}")
-        return result
 
     async def _accepted(
         self, approval_id: str, word: DecisionWord, reason: str, asked: str
     ) -> DecisionResult:
-        """Returns the workflow's answer.
+        """Returns the workflow's answer; raises ApprovalRefused where the decision does not hold.
 
         The store shows a request a moment before its workflow waits for it; until then the workflow
         refuses, and is asked again.
@@ -126,15 +136,21 @@ class Approvals:
                     "See approvals.list()",
                 )
             if approval.state != "pending":
-                raise ApprovalRefused(asked, f"It is {approval.state} already")
+                raise ApprovalRefused(asked, f"It is {approval.state} already", _look(approval))
             try:
                 update = self._update(approval, word, reason)
-                return await answered(update, asked, by_worker=True)
+                result = await answered(update, asked, by_worker=True)
             except WorkflowUpdateFailedError as error:
                 if not _not_waiting_yet(error.cause):
-                    raise ApprovalRefused(asked, _message(error.cause)) from error
+                    said = _message(error.cause)
+                    raise ApprovalRefused(asked, said, _look(approval)) from error
             except NotFound as error:  # of the run: its row is there
-                raise ApprovalRefused(asked, "Its run has ended") from error
+                how = f"`runward runs show {approval.workflow_id}` says how"
+                raise ApprovalRefused(asked, "Its run has ended", how) from error
+            else:
+                if not result.accepted:
+                    raise ApprovalRefused(asked, *_refusal(result, approval))
+                return result
             await asyncio.sleep(POLL_S)
 
     async def _update(self, approval: Approval, word: DecisionWord, reason: str) -> DecisionResult:
@@ -153,7 +169,9 @@ class Approvals:
     def _decision(self, approval: Approval, word: DecisionWord, reason: str) -> Decision:
         if len(reason) > REASON_CHARS_MAX:
             raise ApprovalRefused(
-                f"A reason of {len(reason)} characters", f"At most {REASON_CHARS_MAX} fit"
+                f"A reason of {len(reason)} characters",
+                f"At most {REASON_CHARS_MAX} fit",
+                "Shorten it",
             )
         ticket = self._issuer.ticket(
             self._principal,
@@ -167,6 +185,24 @@ class Approvals:
 
     def _run(self, approval: Approval) -> WorkflowHandle[object, object]:
         return self._temporal.get_workflow_handle(approval.workflow_id)
+
+
+def _refusal(result: DecisionResult, approval: Approval) -> tuple[str, str]:
+    """Returns why the decision does not hold, with the role that it needs, and what to do."""
+    role = approval.approver_role
+    if result.reason not in (_ROLE_MISSING, _OWN_REQUEST):
+        # A ticket that was refused has decided nothing, and its reason says what mends it.
+        again = "Then decide again" if result.state == "pending" else _look(approval)
+        return result.reason or f"It is {result.state}", again
+    if role is None:
+        return result.reason, "Nobody may: name an approver_role in the app, and start another run"
+    if result.reason == _OWN_REQUEST:
+        return result.reason, f"Let another user decide, in the role {role!r}"
+    return f"{result.reason}: {role!r}", "Decide as a user who has it: roles=[...], or --role"
+
+
+def _look(approval: Approval) -> str:
+    return f"`runward approvals show {approval.id}` says what became of it"
 
 
 def _not_waiting_yet(cause: BaseException) -> bool:

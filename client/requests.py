@@ -37,6 +37,13 @@ def admitted(agent: str, prompt: str, session_id: str, files: Sequence[File] = (
         raise RequestRefused(
             f"A run of agent {agent[:80]!r}",
             f"Names are a-z, 0-9, _ and -, at most {NAME_CHARS_MAX} characters",
+            "`runward agents list` has those of an app",
+        )
+    if not isinstance(prompt, str):
+        raise RequestRefused(
+            f"A run of agent {agent!r} with a prompt of type {type(prompt).__name__}",
+            "A prompt is text",
+            'Say what it is to do; beside files it may be ""',
         )
     if not prompt.strip() and not files:
         raise RequestRefused(
@@ -48,6 +55,7 @@ def admitted(agent: str, prompt: str, session_id: str, files: Sequence[File] = (
         raise RequestRefused(
             f"A run of agent {agent!r}",
             f"The session id has {len(session_id)} characters, at most {SESSION_CHARS_MAX} fit",
+            "Choose a shorter one",
         )
     if len(prompt) > PROMPT_BYTES_MAX:  # before anything copies it
         raise _too_large(agent, f"{len(prompt)} characters")

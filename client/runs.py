@@ -183,7 +183,11 @@ class ActingClient:
         Raises NotFound for what cannot be an id.
         """
         if not workflow_id or not is_clean(workflow_id):
-            raise NotFound(f"The run {workflow_id!r}", "No run has such an id")
+            raise NotFound(
+                f"The run {workflow_id!r}",
+                "No run has such an id",
+                "`runward runs list` has the tenant's runs",
+            )
         return self._handle(workflow_id, agent, None)
 
     async def list(
@@ -205,7 +209,12 @@ class ActingClient:
         return await reader.runs(self.principal.tenant, query)
 
     async def usage_for(self, user: str, since: datetime | None = None) -> UserUsage:
-        """Returns what a user of the tenant has spent since then, else in this month (UTC)."""
+        """Returns what a user of the tenant has spent since then, else in this month (UTC).
+
+        Raises RequestRefused for a name that no user can have.
+        """
+        if not is_clean(user):
+            raise RequestRefused(f"The usage of {user!r}", "No user has such a name", "Correct it")
         reader = needs_reader(self._reader, f"The usage of {user!r}")
         begin = since or month_begin(datetime.now(UTC))
         return await reader.usage(self.principal.tenant, user, begin)
@@ -253,6 +262,8 @@ def run_workflow_id(principal: Principal, key: str | None, tags: Tags | None = N
     if key == "":
         raise RequestRefused("A run under an empty key", "A key names one request", "Leave it out")
     if key is not None and not is_clean(key):
-        raise RequestRefused(f"A run under the key {key!r}", "It has a NUL, or half a character")
+        raise RequestRefused(
+            f"A run under the key {key!r}", "It has a NUL, or half a character", "Choose another"
+        )
     tags = tags or Tags()
     return f"rw-{tags.user(principal)}-{uuid4().hex if key is None else tags.word(key)}"

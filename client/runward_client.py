@@ -104,6 +104,7 @@ class RunwardClient:
                 raise ConfigurationError(
                     f"acting_as with {what} {word!r}",
                     f"It is 1 to {WORD_CHARS_MAX} printable characters",
+                    "Give a name or an id that is",
                 )
         return ActingClient(
             self._temporal,

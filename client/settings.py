@@ -49,7 +49,9 @@ class Deployment(NamedTuple):
 class Settings(BaseSettings):
     """What runward itself needs to know; every field can be a variable or a line in the file."""
 
-    model_config = SettingsConfigDict(env_prefix="RUNWARD_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="RUNWARD_", env_ignore_empty=True, extra="forbid", frozen=True
+    )
 
     database_url: SecretStr | None = None
     key_file: Path | None = None

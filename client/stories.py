@@ -45,7 +45,8 @@ async def told(
         return replace(story, pending=pending)
     story = await stored()  # it may have ended since
     if story is None:
-        raise NotFound(asked, f"No step of it has reached the store: {reason_of(how)}")
+        holds = f"No step of it has reached the store: {reason_of(how)}"
+        raise NotFound(asked, holds, "`runward runs describe` shows what Temporal has of it")
     if story.run.state != "open":
         return story
     end = replace(story.run, state=ENDS[how], reason=reason_of(how), closed_at=now.close_time)

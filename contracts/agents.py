@@ -46,7 +46,9 @@ class Agent(Generic[Output]):
     ) -> None:
         if not _NAME.match(name):
             raise ConfigurationError(
-                f"Agent({name!r})", "Names are a-z, 0-9, _ and -, at most 64 characters"
+                f"Agent({name!r})",
+                "Names are a-z, 0-9, _ and -, at most 64 characters",
+                "Choose another name",
             )
         size = len(instructions.encode("utf-8", "replace"))
         if size > INSTRUCTIONS_BYTES_MAX:
@@ -57,13 +59,19 @@ class Agent(Generic[Output]):
             )
         if max_turns < 1 or max_output_tokens < 1:
             raise ConfigurationError(
-                f"Agent({name!r})", "max_turns and max_output_tokens are at least 1"
+                f"Agent({name!r})",
+                "max_turns and max_output_tokens are at least 1",
+                "Raise what is less, or leave it out",
             )
         _check_between(name, "max_calls_per_turn", max_calls_per_turn, 1, MAX_CALLS_PER_TURN_MAX)
         _check_between(name, "model_retries", model_retries, 0, MODEL_RETRIES_MAX)
         doubled = sorted(name for name, n in Counter(one.name for one in tools).items() if n > 1)
         if doubled:
-            raise ConfigurationError(f"Agent({name!r})", f"Two tools are called {doubled[0]!r}")
+            raise ConfigurationError(
+                f"Agent({name!r})",
+                f"Two tools are called {doubled[0]!r}",
+                "Rename one, with @tool(name=...)",
+            )
         self.name = name
         self.model = model
         # In the order in which they are asked: the agent's own, then its fallbacks.
@@ -142,5 +150,7 @@ def _models(agent: str, model: str, fallback: Sequence[str]) -> tuple[str, ...]:
 def _check_between(agent: str, name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise ConfigurationError(
-            f"Agent({agent!r}, {name}={value!r})", f"{name} is between {least} and {most}"
+            f"Agent({agent!r}, {name}={value!r})",
+            f"{name} is between {least} and {most}",
+            "Choose a number in between, or leave it out",
         )

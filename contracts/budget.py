@@ -46,7 +46,9 @@ class Cap:
         for name, value in self.limits().items():
             if not 0 <= value <= AMOUNT_MAX:
                 raise ConfigurationError(
-                    f"Cap({name}={value!r})", f"A cap is between 0 and {AMOUNT_MAX}"
+                    f"Cap({name}={value!r})",
+                    f"A cap is between 0 and {AMOUNT_MAX}",
+                    "Choose an amount in between, or leave it out",
                 )
 
     def limits(self) -> Mapping[Dimension, int]:

@@ -56,7 +56,9 @@ class File:
 def check(files: Sequence[File]) -> None:
     """Raises RequestRefused for files that no model could be sent."""
     if len(files) > FILES_MAX:
-        raise RequestRefused(f"A run with {len(files)} files", f"At most {FILES_MAX} fit")
+        raise RequestRefused(
+            f"A run with {len(files)} files", f"At most {FILES_MAX} fit", "Send fewer"
+        )
     for number, one in enumerate(files, 1):
         name = f", {one.name[:80]!r}," if one.name else ""
         _check(f"{number} of {len(files)}{name}", one)
@@ -87,7 +89,9 @@ def _check(place: str, file: File) -> None:
         )
     if len(file.name) > NAME_CHARS_MAX or not is_clean(file.name):
         raise RequestRefused(
-            f"The name of file {place}", f"It is text of at most {NAME_CHARS_MAX} characters"
+            f"The name of file {place}",
+            f"It is text of at most {NAME_CHARS_MAX} characters",
+            "Give it another name, or none",
         )
 
 

@@ -95,24 +95,34 @@ def sign(key: OKPKey, principal: Principal, operation: Operation, *, subject: st
 def key_id(token: str) -> str:
     """Returns the `kid` that a token names, unverified: only good for looking the issuer up."""
     if len(token) > TICKET_CHARS_MAX:
-        raise TicketRefused("a ticket", f"It is longer than {TICKET_CHARS_MAX} characters")
+        raise TicketRefused(
+            "a ticket", f"It is longer than {TICKET_CHARS_MAX} characters", "Give it fewer roles"
+        )
     try:
         head = token.split(".", 1)[0]
         kid = json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))["kid"]
     except (ValueError, KeyError, TypeError) as error:
-        raise TicketRefused("a ticket", "It is not a signed token") from error
+        raise TicketRefused(
+            "a ticket", "It is not a signed token", "Give it whole, as it was signed"
+        ) from error
     return str(kid)
 
 
 def verify(token: str, issuer: Issuer | None, *, at: datetime) -> Ticket:
     """Returns the ticket, judged at the given time; raises TicketRefused on any doubt."""
     if issuer is None or issuer.revoked:
-        raise TicketRefused("a ticket", "Its issuer is not registered, or was revoked")
+        raise TicketRefused(
+            "a ticket",
+            "Its issuer is not registered, or was revoked",
+            "Register its key: `runward issuers add PATH --tenant NAME`",
+        )
     try:
         token_ = jwt.decode(token, issuer.key, algorithms=_ALGORITHMS)
         ticket = _read(token_.header, token_.claims, issuer)
     except (JoseError, KeyError, ValueError, TypeError) as error:
-        raise TicketRefused("a ticket", "Its signature or its claims do not hold") from error
+        raise TicketRefused(
+            "a ticket", "Its signature or its claims do not hold", "Sign another with its key"
+        ) from error
     if not ticket.issued_at - CLOCK_TOLERANCE <= at < ticket.expires_at + CLOCK_TOLERANCE:
         when = f"{at:%Y-%m-%d %H:%M:%S %Z}"
         raise TicketRefused("a ticket", f"It is not valid at {when}", "Ask again")
@@ -154,4 +164,8 @@ def _within(ticket: Ticket, issuer: Issuer) -> None:
         ("operation", {ticket.operation}, issuer.operations),
     ):
         if "*" not in granted and not asked <= set(granted):
-            raise TicketRefused("a ticket", f"Its issuer may not speak for that {what}")
+            raise TicketRefused(
+                "a ticket",
+                f"Its issuer may not speak for that {what}",
+                "`runward issuers list` has what each key may",
+            )

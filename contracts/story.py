@@ -58,14 +58,20 @@ class RunQuery:
         for name in ("user", "agent", "session"):
             word = getattr(self, name)
             if word is not None and not is_clean(word):
-                raise RequestRefused(f"Runs with {name}={word!r}", "No run has such a name")
+                raise RequestRefused(
+                    f"Runs with {name}={word!r}", "No run has such a name", "Correct it"
+                )
         if self.state is not None and self.state not in _STATES:
             raise RequestRefused(
-                f"Runs in the state {self.state!r}", f"States are {', '.join(_STATES)}"
+                f"Runs in the state {self.state!r}",
+                f"States are {', '.join(_STATES)}",
+                "Name one of them",
             )
         if not 1 <= self.limit <= LISTED_MAX:
             raise RequestRefused(
-                f"A list of {self.limit} runs", f"It shows at least 1 and at most {LISTED_MAX}"
+                f"A list of {self.limit} runs",
+                f"It shows at least 1 and at most {LISTED_MAX}",
+                "Ask for fewer, or narrow it by user, agent or state",
             )
 
 

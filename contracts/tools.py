@@ -190,7 +190,9 @@ def _check(title: str, retries: int, effect: Effect, repeatable: bool) -> None:
             f"@tool named {title!r}", "Names are a-z, 0-9 and _, at most 64", "Pass name="
         )
     if retries < 0:
-        raise ConfigurationError(f"@tool {title}: retries={retries}", "retries is >= 0")
+        raise ConfigurationError(
+            f"@tool {title}: retries={retries}", "retries is >= 0", "Leave it out for none"
+        )
     if retries and not repeatable:
         raise ConfigurationError(
             f"@tool {title}: retries={retries}",

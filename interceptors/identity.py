@@ -31,6 +31,7 @@ from runward.store.pool import Store
 RUNS_CACHED_MAX = 10_000
 ISSUERS_CACHED_MAX = 1_000
 ISSUERS_CACHED_S = 10.0  # misses no revocation: `step_open` looks at the row again
+_START = "Start each run through a client of `acting_as`, which signs its ticket"
 # The ids that our own interceptor gives to steps after the first: their run was known once. Whoever
 # forges such an id waits for ever.
 _LATER_STEP = re.compile(r"t1\.tool\.\d+|t(?!1\.)\d+\..+|a(?!1(:|$))\d+(:.*)?")
@@ -141,13 +142,13 @@ class Identity:
         try:
             token = str(json.loads(header))
         except ValueError as error:
-            raise TicketRefused("a ticket", "It is not text") from error
+            raise TicketRefused("a ticket", "It is not text", _START) from error
         issuer = await self._issuer(key_id(token))
         ticket = verify(token, issuer, at=call.scheduled_at)
         asked = shape.opens(call)
         wanted = asked.digest if isinstance(asked, RunRequest) else asked
         if (ticket.operation, ticket.subject, ticket.digest) != ("start", call.workflow_id, wanted):
-            raise TicketRefused("a ticket", "It was issued for another request")
+            raise TicketRefused("a ticket", "It was issued for another request", _START)
         return self._open(call, ticket, asked)
 
     async def _issuer(self, kid: str) -> Issuer | None:

@@ -12,12 +12,15 @@ from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
 from runward.client.answering import NoWorkerAnswered
+from runward.client.approvals import _OWN_REQUEST, _ROLE_MISSING, _refusal
 from runward.client.runward_client import RunwardClient
+from runward.contracts.approvals import Approval, DecisionResult
 from runward.contracts.errors import (
     AgentError,
     ApprovalRefused,
     ConfigurationError,
     NotFound,
+    RequestRefused,
 )
 from runward.contracts.identity import verify
 from runward.testing.servers import Addresses
@@ -92,8 +95,55 @@ async def test_decision_that_does_not_hold_is_refused_with_its_reason(desk: Desk
 async def test_decided_request_is_refused_before_anything_is_sent(desk: Desk) -> None:
     desk.reader.asks(desk.tenant, "rw-none", state="expired")
 
-    with pytest.raises(ApprovalRefused, match="expired already"):
+    with pytest.raises(ApprovalRefused, match=r"expired already\. `runward approvals show ap-1`"):
         await desk.ada.approvals.approve("ap-1")
+
+
+@pytest.mark.parametrize(
+    ("role", "reason", "says"),
+    [
+        ("finance", _ROLE_MISSING, "missing: 'finance'. Decide as a user who has it"),
+        (
+            "finance",
+            _OWN_REQUEST,
+            "may not approve. Let another user decide, in the role 'finance'",
+        ),
+        (None, _ROLE_MISSING, "missing. Nobody may: name an approver_role in the app"),
+        ("finance", "approval expired", "expired. `runward approvals show ap-1` says what became"),
+    ],
+)
+def test_a_refused_decision_says_what_to_do(role: str | None, reason: str, says: str) -> None:
+    result = DecisionResult(accepted=False, state="expired", reason=reason)
+    told = ApprovalRefused("Approve of 'ap-1'", *_refusal(result, _request(role)))
+
+    assert says in str(told)
+
+
+def _request(role: str | None) -> Approval:
+    now = datetime.now(UTC)
+    return Approval(
+        id="ap-1",
+        tenant="acme",
+        workflow_id="rw-1",
+        run_id="r1",
+        step="t1.tool.1",
+        kind="call",
+        tool="refund",
+        arguments="{}",
+        digest="d1",
+        requester="ada",
+        approver_role=role,
+        state="pending",
+        reason="",
+        decided_by=None,
+        created_at=now,
+        expires_at=now,
+    )
+
+
+async def test_a_list_of_a_state_that_there_is_not_is_refused(desk: Desk) -> None:
+    with pytest.raises(RequestRefused, match=r"States are pending, approved.*Name one"):
+        await desk.ada.approvals.list("bogus")  # type: ignore[arg-type]
 
 
 async def test_request_of_an_ended_run_is_refused(desk: Desk) -> None:

@@ -88,3 +88,8 @@ def test_ticket_of_a_users_workflow_is_bound_to_its_type() -> None:
 def test_agent_run_with_other_arguments_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="RunInput"):
         start_digest(names.AGENT_RUN, [{"r": {}}])
+
+
+def test_a_prompt_that_is_no_text_is_refused() -> None:
+    with pytest.raises(RequestRefused, match=r"prompt of type NoneType. A prompt is text. Say"):
+        admitted("support", None, "")  # type: ignore[arg-type]

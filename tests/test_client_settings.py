@@ -53,6 +53,13 @@ def test_database_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "topsecret" not in repr(Settings.load())
 
 
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of Temporal's own."""
+    monkeypatch.setenv("RUNWARD_DATABASE_URL", "")
+
+    assert Settings.load().dsn is None
+
+
 def test_unknown_line_in_the_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "runward.toml").write_text('databse_url = "topsecret"\n')
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 
+import pytest
 from rich.console import Console
 from rich.tree import Tree as Branch
 
@@ -13,6 +14,7 @@ from runward.cli.calls import story_rows
 from runward.cli.story import Newest
 from runward.client.runs import ActingClient
 from runward.contracts.budget import Budget, Cap
+from runward.contracts.errors import RequestRefused
 from runward.contracts.runs import usd
 from runward.testing.scripts import ask, bill_as, say
 from runward.testing.stack import Stack
@@ -123,6 +125,8 @@ async def test_a_users_usage_is_what_its_models_answered(stack: Stack) -> None:
     (window,) = found.windows
     assert (window.dimension, window.cap, window.spent, window.held) == ("tokens", 10**6, 110, 0)
     assert (await bob.usage_for("bob")).calls == 0
+    with pytest.raises(RequestRefused, match="No user has such a name"):
+        await bob.usage_for("a\x00")
     later = datetime.now(UTC) + timedelta(hours=1)
     assert (await bob.usage_for("ada", since=later)).calls == 0
 

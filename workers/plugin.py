@@ -148,7 +148,9 @@ class RunwardPlugin(SimplePlugin):
             if id(one) in self._assemblies:
                 return self._assemblies[id(one)]
         raise ConfigurationError(
-            "A worker with RunwardPlugin", "Its interceptors were replaced after ours were added"
+            "A worker with RunwardPlugin",
+            "Its interceptors were replaced after ours were added",
+            "Let other plugins add to them",
         )
 
     def _is_governed(self, activity_type: str) -> bool:
@@ -171,7 +173,9 @@ class RunwardPlugin(SimplePlugin):
 def _by_name(agents: Sequence[Agent[Any]]) -> dict[str, Agent[Any]]:
     found = {one.name: one for one in agents}
     if len(found) < len(agents):
-        raise ConfigurationError("RunwardPlugin(agents=...)", "Two agents have the same name")
+        raise ConfigurationError(
+            "RunwardPlugin(agents=...)", "Two agents have the same name", "Rename one"
+        )
     return found
 
 
