@@ -62,7 +62,7 @@ def get(name: Name, output: Output = "text") -> None:
         out.data(asdict(found[name]), output)
 
 
-@app.command("set")
+@app.command("set", context_settings={"ignore_unknown_options": True})  # -1 is a value
 def set_(
     name: Name,
     value: Annotated[str, typer.Argument(help="Its value; - reads it from stdin, as for secrets")],

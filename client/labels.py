@@ -20,12 +20,12 @@ from temporalio.client import Client
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.service import RPCError, RPCStatusCode
 
+from runward.client.settings import TAG_KEY_CHARS_MIN
 from runward.contracts import names
 from runward.contracts.errors import ConfigurationError
 from runward.contracts.identity import Principal
 from runward.contracts.transcript import short_tag
 
-TAG_KEY_CHARS_MIN = 16  # below it the key can be tried as well as the names
 _AGAIN = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
 
 

@@ -22,8 +22,7 @@ def named(name: str, kind: type[Named], *, what: str, made: str) -> Named:
     """
     asked = f"The {what} {name!r}"
     module_name, _, path = name.partition(":")
-    parts = (*module_name.split("."), *path.split("."))
-    if not all(one.isidentifier() for one in parts):
+    if not is_name(name):
         form = f"Name it as module:name, such as shop:{what}"
         raise ConfigurationError(asked, "That is no name of one", form)
     found: object = _module(asked, module_name)
@@ -40,6 +39,12 @@ def named(name: str, kind: type[Named], *, what: str, made: str) -> Named:
     if theirs:
         instead = "It has " + ", ".join(f"{module_name}:{one}" for one in theirs)
     raise ConfigurationError(asked, holds, instead)
+
+
+def is_name(text: str) -> bool:
+    """Returns whether the text has the form `module:name`."""
+    module_name, _, path = text.partition(":")
+    return all(one.isidentifier() for one in (*module_name.split("."), *path.split(".")))
 
 
 def _module(asked: str, module_name: str) -> ModuleType:

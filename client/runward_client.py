@@ -16,12 +16,10 @@ from runward.client.keys import TicketSource
 from runward.client.labels import Labelling, Tags
 from runward.client.reader import DirectReader, Reader
 from runward.client.runs import ActingClient
-from runward.client.settings import Settings, temporal_connection
+from runward.client.settings import WORD_CHARS_MAX, Settings, is_word, temporal_connection
 from runward.contracts import names
 from runward.contracts.errors import ConfigurationError
 from runward.contracts.identity import Principal
-
-WORD_CHARS_MAX = 200  # of a user, a tenant, a role: all of them must fit into one ticket
 
 
 class RunwardClient:
@@ -100,7 +98,7 @@ class RunwardClient:
             ("tenant", tenant),
             *(("role", one) for one in principal.roles),
         ):
-            if not 0 < len(word) <= WORD_CHARS_MAX or not word.isprintable():
+            if not is_word(word):
                 raise ConfigurationError(
                     f"acting_as with {what} {word!r}",
                     f"It is 1 to {WORD_CHARS_MAX} printable characters",

@@ -20,6 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from runward.client.named import is_name
 from runward.contracts import names
 from runward.contracts.errors import ConfigurationError
 from runward.contracts.spelling import did_you_mean, nearest
@@ -31,6 +32,8 @@ ADDRESS_DEFAULT = "localhost:7233"
 STATE_DIR_DEFAULT = Path(".runward")
 SWEEP_EVERY_S_DEFAULT = 60.0
 RETENTION_DAYS_MAX = 36_500
+TAG_KEY_CHARS_MIN = 16  # below it the key can be tried as well as the names
+WORD_CHARS_MAX = 200  # of a user, a tenant, a role: all of them must fit into one ticket
 # As Temporal's server wants them. Both are written into the events of every step.
 _DEPLOYMENT = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _BUILD_ID = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
@@ -65,7 +68,7 @@ class Settings(BaseSettings):
     tag_key: SecretStr | None = None
     health_file: Path | None = None
     codec: str | None = None  # your PayloadCodec as module:name
-    sweep_every_s: float = Field(SWEEP_EVERY_S_DEFAULT, gt=0)
+    sweep_every_s: float = Field(SWEEP_EVERY_S_DEFAULT, gt=0, allow_inf_nan=False)
     # For how many days after its end a run keeps what was said, and its steps; unset is for ever.
     # Under a day the store refuses to delete.
     retention_content_days: int | None = Field(None, ge=1, le=RETENTION_DAYS_MAX)
@@ -84,6 +87,29 @@ class Settings(BaseSettings):
                 value.encode()
             except UnicodeError:
                 raise ValueError("It is no text in this terminal's encoding") from None
+        return value
+
+    @field_validator("task_queue", "user", "tenant")
+    @classmethod
+    def _is_a_word(cls, value: str | None) -> str | None:
+        if value is not None and not is_word(value):
+            raise ValueError(f"It is 1 to {WORD_CHARS_MAX} printable characters")
+        return value
+
+    @field_validator("tag_key")
+    @classmethod
+    def _cannot_be_tried(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value) < TAG_KEY_CHARS_MIN:
+            raise ValueError(
+                f"It has {len(value)} characters, at least {TAG_KEY_CHARS_MIN} are needed"
+            )
+        return value
+
+    @field_validator("codec")
+    @classmethod
+    def _is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not is_name(value):
+            raise ValueError(f"{value!r} is no name of one, such as shop:codec")
         return value
 
     @field_validator("database_url")
@@ -152,6 +178,11 @@ class Settings(BaseSettings):
             f"The settings name {named}, and not the other of the two",
             "Give both --deployment and --build-id (RUNWARD_DEPLOYMENT, RUNWARD_BUILD_ID), or none",
         )
+
+
+def is_word(text: str) -> bool:
+    """Returns whether the text can name a user, a tenant, a role or a task queue."""
+    return 0 < len(text) <= WORD_CHARS_MAX and text.isprintable()
 
 
 def config_file() -> Path:

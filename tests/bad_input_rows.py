@@ -184,6 +184,9 @@ TYPED: Section = {
         ),
         Row("config set database_url nonsense", 1, "It is no DSN: it begins with postgresql://"),
         Row("config set retention_steps_days many", 1, "Input should be a valid integer"),
+        Row("config set sweep_every_s -1", 1, "Input should be greater than 0"),
+        Row("config set tag_key short", 1, "It has 5 characters, at least 16 are needed"),
+        Row("RUNWARD_CODEC=nonsense config list", 1, "'nonsense' is no name of one, such as shop:"),
         Row("config get tenant", 5, "It has no value. Give it one: runward config set tenant"),
         Row("health", 1, "No setting names the file. Set RUNWARD_HEALTH_FILE or pass --file"),
         Row(

@@ -75,6 +75,34 @@ def test_a_value_has_the_type_of_its_setting(file: Path) -> None:
     assert Settings.load().dsn == DSN
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("tag_key", "short", "It has 5 characters, at least 16 are needed"),
+        ("tag_key", "", "It has 0 characters, at least 16 are needed"),
+        ("task_queue", "", "It is 1 to 200 printable characters"),
+        ("tenant", "ac\nme", "It is 1 to 200 printable characters"),
+        ("user", "a" * 201, "It is 1 to 200 printable characters"),
+        ("codec", "nonsense", "'nonsense' is no name of one, such as shop:codec"),
+        ("sweep_every_s", "inf", "Input should be a finite number"),
+        ("sweep_every_s", "-1", "Input should be greater than 0"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_wherever_it_comes_from(
+    file: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    refused = [CliRunner().invoke(app, ["config", "set", name, value]).exception]
+    assert file.read_bytes() == FILE
+    file.write_text(f"{name} = {json.dumps(value)}")
+    refused.append(CliRunner().invoke(app, ["config", "list"]).exception)
+    if value:  # an empty variable is not set
+        monkeypatch.setenv(f"RUNWARD_{name.upper()}", value)
+        refused.append(CliRunner().invoke(app, ["config", "list"]).exception)
+
+    said = f"The setting {name!r}. {says}. See RUNWARD_* and runward.toml"
+    assert [str(one) for one in refused] == [said] * len(refused)
+
+
 def test_a_secret_comes_from_stdin_and_is_not_shown(file: Path) -> None:
     file.unlink()
     said = config("set", "database_url", "-", typed=f"{DSN}\n")
