@@ -30,7 +30,6 @@ Format = Literal["text", "json", "jsonl"]
 Stream = Literal["text", "jsonl"]  # of what is printed as it happens: that is no one document
 Row = Mapping[str, Any]
 
-NOTHING = "-"  # in the place of a value that is not there
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED_RUN = 3  # the run ended, but without an answer: a limit or a budget stopped it
@@ -212,6 +211,8 @@ def _table(rows: Sequence[Row]) -> None:
 
 
 def _cell(value: Any) -> str:
+    from runward.cli.tables import NOTHING
+
     if value is None:
         return NOTHING
     if isinstance(value, (list, tuple)):

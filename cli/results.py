@@ -22,13 +22,14 @@ async def told_result(run: RunHandle[str], wait_s: float | None, output: out.For
     """Prints a run's answer once it has ended; meanwhile tells what it waits for."""
     from temporalio.client import WorkflowFailureError
 
+    from runward.client.confirmation import SEE_STORY
     from runward.contracts.errors import AgentError
 
     telling = asyncio.create_task(tell_waits(run))
     try:
         ended = await run.result(wait_s)
     except WorkflowFailureError as error:
-        raise AgentError(f"The run {run.id!r}", "It was cancelled") from error
+        raise AgentError(f"The run {run.id!r}", "It was cancelled", SEE_STORY) from error
     finally:
         telling.cancel()
         await asyncio.gather(telling, return_exceptions=True)
@@ -38,7 +39,8 @@ async def told_result(run: RunHandle[str], wait_s: float | None, output: out.For
         out.answer(ended.output)
     out.note(totals(ended))
     if ended.interrupted:
-        out.failure(AgentError(f"The run was interrupted: {ended.interruption_reason}"))
+        why = ended.interruption_reason or ""
+        out.failure(AgentError("The run was interrupted", why, SEE_STORY))
         raise typer.Exit(out.EXIT_INTERRUPTED_RUN)
 
 

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
 
-from runward.cli.output import NOTHING
-
+NOTHING = "-"
 GAP = "  "
 INDENT = "    "
 

@@ -15,6 +15,8 @@ from runward.client.settings import NO_SUCH_SETTING, Settings, config_file
 from runward.contracts.errors import ConfigurationError, NotFound
 from runward.contracts.spelling import did_you_mean, nearest
 
+LIST_SETTINGS = "`runward config list` has them all"
+
 
 def put(name: str, value: str) -> Path:
     """Writes the setting and returns the file; a value that cannot work is refused before.
@@ -37,7 +39,8 @@ def remove(name: str) -> Path:
     """
     document = _document()
     if name not in document:
-        raise NotFound(f"The setting {name!r}", f"It is not in {str(config_file())!r}")
+        holds = f"It is not in {str(config_file())!r}"
+        raise NotFound(f"The setting {name!r}", holds, LIST_SETTINGS)
     del document[name]
     return _replaced(document)
 
@@ -45,7 +48,7 @@ def remove(name: str) -> Path:
 def known(name: str, names: list[str]) -> None:
     """Raises NotFound, with the nearest name, for a setting that is none of these."""
     if name not in names:
-        near = did_you_mean(nearest(name, names)) or "`runward config list` has them all"
+        near = did_you_mean(nearest(name, names)) or LIST_SETTINGS
         raise NotFound(f"The setting {name!r}", NO_SUCH_SETTING, near)
 
 
@@ -57,7 +60,8 @@ def _document() -> tomlkit.TOMLDocument:
     except FileNotFoundError:
         return tomlkit.document()
     except (TOMLKitError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"The file {str(path)!r}", f"It is no TOML: {error}") from error
+        asked, holds = f"The file {str(path)!r}", f"It is no TOML: {error}"
+        raise ConfigurationError(asked, holds, "Mend that line") from error
 
 
 def _replaced(document: tomlkit.TOMLDocument) -> Path:

@@ -22,6 +22,7 @@ from runward.contracts.wire import decode_wire
 Output = TypeVar("Output")
 
 ASK_WHO_OPERATES = "Ask whoever operates the store and Temporal's namespace"
+SEE_STORY = "`runward runs show` tells what it did"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +104,12 @@ class Confirmation(Generic[Output]):
         """Returns the text of the answer that went by reference."""
         data = await reader.content(self._tenant, ref)
         if data is None or digest(data) != ref:
-            raise AgentError(f"The answer of {self._id!r}", await self.missing(reader, origin, ref))
+            why = await self.missing(reader, origin, ref)
+            raise AgentError(f"The answer of {self._id!r}", why, SEE_STORY)
         message = decode_message(data)
         if not isinstance(message, AssistantMessage):
-            raise AgentError(f"The answer of {self._id!r}", "It refers to another kind of message")
+            holds = "It refers to another kind of message"
+            raise AgentError(f"The answer of {self._id!r}", holds, ASK_WHO_OPERATES)
         return message.text
 
     def parse(self, output: str, *, interrupted: bool) -> Output:

@@ -27,6 +27,7 @@ from temporalio.exceptions import CancelledError, FailureError
 from runward.client.answering import NoWorkerAnswered, answered, no_worker
 from runward.client.confirmation import (
     ASK_WHO_OPERATES,
+    SEE_STORY,
     Confirmation,
     Origin,
     invalid_end,
@@ -54,6 +55,7 @@ from runward.workflows.payloads import read
 Output = TypeVar("Output")
 
 QUERY_TIMEOUT = timedelta(seconds=10)
+LIST_RUNS = "`runward runs list` has those that there are"
 POLL_S_MIN, POLL_S_MAX = 0.05, 1.0  # between two looks for an approval; doubles up to the second
 _TENANT = SearchAttributeKey.for_keyword(names.TENANT_ATTRIBUTE)
 _REQUESTS: TypeAdapter[list[ApprovalRequest]] = TypeAdapter(list[ApprovalRequest])
@@ -220,7 +222,9 @@ class RunHandle(Generic[Output]):
                 asked, "What the store holds is not what its digest names", ASK_WHO_OPERATES
             ) from None
         if not found:
-            raise AgentError(asked, await self._confirmation.missing(reader, origin, digest))
+            raise AgentError(
+                asked, await self._confirmation.missing(reader, origin, digest), SEE_STORY
+            )
 
     async def reset(self, before: str, reason: str) -> None:
         """Runs the run again from one of its calls on, such as `t3.model`, as a new epoch of it.
@@ -263,7 +267,7 @@ class RunHandle(Generic[Output]):
             first = found.raw_description.workflow_execution_info.first_run_id
             # Tags differ as well where the run's starter had another tag key; the store knows.
             if self._reader is None or await self._reader.run(self._tenant, first) is None:
-                raise NotFound(asked, f"Tenant {self._tenant!r} has no run of that id")
+                raise NotFound(asked, f"Tenant {self._tenant!r} has no run of that id", LIST_RUNS)
         self._checked = True
 
     async def _over(self) -> bool:
@@ -292,7 +296,8 @@ class RunHandle(Generic[Output]):
             if invalid is not None:
                 origin = await self._began()
                 raise await self._confirmation.invalid(invalid, origin) from error
-            raise AgentError(f"The run {self.id!r} ended without an answer", said(error)) from error
+            ended = f"The run {self.id!r} ended without an answer"
+            raise AgentError(ended, said(error), SEE_STORY) from error
         try:
             return read(RunEnd, value)
         except (ValidationError, AttributeError):
@@ -339,7 +344,7 @@ class RunHandle(Generic[Output]):
                 ),
             )
         except WorkflowQueryFailedError as error:
-            raise RequestRefused(asked, error.message) from error
+            raise RequestRefused(asked, error.message, SEE_STORY) from error
 
 
 def said(error: WorkflowFailureError) -> str:

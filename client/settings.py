@@ -141,7 +141,8 @@ class Settings(BaseSettings):
                 said, instead = NO_SUCH_SETTING, f"{near} {instead}".lstrip()
             raise ConfigurationError(f"The setting {where!r}", said, instead) from None
         except ValueError as error:  # a TOML file that is none
-            raise ConfigurationError(f"The file {str(config_file())!r}", str(error)) from error
+            asked = f"The file {str(config_file())!r}"
+            raise ConfigurationError(asked, str(error), "Mend that line") from error
 
     @classmethod
     def settings_customise_sources(

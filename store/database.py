@@ -79,7 +79,7 @@ def translate(error: BaseException, *, store: str = "the store") -> RunwardError
         return StoreUnavailable(store, f"It did not answer ({state})", "Try again")
     if str(state)[:2] in _SETUP:
         return ConfigurationError(store, f"It refused us: {error}", _MIGRATE)
-    return RequestRefused(store, f"It cannot hold this value ({state})")
+    return RequestRefused(store, f"It cannot hold this value ({state})", "Give another one")
 
 
 def place(dsn: str) -> str:

@@ -250,4 +250,4 @@ def _moment(value: str) -> datetime:
 
 
 def _out_of_range(name: str, found: str, holds: str) -> RequestRefused:
-    return RequestRefused(f"{name}: {found}", f"It has to be {holds}")
+    return RequestRefused(f"{name}: {found}", f"It has to be {holds}", "Give less or another")
