@@ -182,7 +182,7 @@ async def test_spent_tries_fail_the_run_and_say_how_many(stack: Stack, owner: Ow
 async def test_without_retries_the_first_refusal_is_the_last(stack: Stack) -> None:
     """As the agent wants it."""
     models = Models({"own": [busy()]})
-    await run(stack, models, "scripted answered 429$", model_retries=0)
+    await run(stack, models, "scripted answered 429\\. `runward", model_retries=0)
 
     assert len(models.asked) == 1
 
@@ -235,7 +235,7 @@ async def test_a_request_that_is_wrong_stays_wrong_for_every_model(stack: Stack)
     """Nobody else is asked, and nobody billed."""
     wrong = gone(elsewhere=False)
     models = Models({"own": [wrong], "second": [says("Hi")]})
-    await run(stack, models, "scripted answered 404$", fallback=[SECOND])
+    await run(stack, models, "scripted answered 404\\. `runward", fallback=[SECOND])
 
     assert models.models == ["own"]
 

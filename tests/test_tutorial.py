@@ -100,7 +100,7 @@ class Reader:
         assert ran.returncode == 0, (code, ran.stdout, ran.stderr)
         assert "Warning" not in ran.stderr + ran.stdout
         if waits:
-            last = ran.stdout.splitlines()[-1]
+            last = [line for line in ran.stdout.splitlines() if "\t" in line][-1]
             assert "mode:default" in last.split("\t") and "approval pending" in last
         self._printed = ran.stdout
         self._remembers(code)
