@@ -30,6 +30,7 @@ Format = Literal["text", "json", "jsonl"]
 Stream = Literal["text", "jsonl"]  # of what is printed as it happens: that is no one document
 Row = Mapping[str, Any]
 
+NOTHING = "-"  # where there is no value
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED_RUN = 3  # the run ended, but without an answer: a limit or a budget stopped it
@@ -204,15 +205,13 @@ def _table(rows: Sequence[Row]) -> None:
     heads = [head for head in heads if any(row[head] is not None for row in rows)]
     cells = [[_cell(row[head]) for head in heads] for row in rows]
     width = shutil.get_terminal_size().columns
-    head, *below = lines([one.replace("_", " ") for one in heads], cells, width)
+    head, *below = lines([one.replace("_", " ") for one in heads], cells, width, NOTHING)
     _print(f"\x1b[1m{head}\x1b[0m" if coloured(sys.stdout) else head)
     for line in below:
         _print(line)
 
 
 def _cell(value: Any) -> str:
-    from runward.cli.tables import NOTHING
-
     if value is None:
         return NOTHING
     if isinstance(value, (list, tuple)):

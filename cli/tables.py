@@ -11,13 +11,17 @@ from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
 
-NOTHING = "-"
 GAP = "  "
 INDENT = "    "
 
 
-def lines(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
-    """Yields the line of heads and, for each row, its line and those below it."""
+def lines(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], width: int, blank: str
+) -> Iterator[str]:
+    """Yields the line of heads and, for each row, its line and those below it.
+
+    A cell that is `blank` has no place below: it says nothing.
+    """
     widths = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
     beside = _fitting(widths, width)
     below = [place for place in range(len(heads)) if place not in beside]
@@ -25,7 +29,7 @@ def lines(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> It
         cells = (row[one] + " " * (widths[one] - cell_len(row[one])) for one in beside)
         yield GAP.join(cells).rstrip()
         if row is not heads:
-            named = (f"{heads[one]}: {row[one]}" for one in below if row[one] != NOTHING)
+            named = (f"{heads[one]}: {row[one]}" for one in below if row[one] != blank)
             yield from _filled(named, width)
 
 

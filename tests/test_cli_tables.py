@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from runward.cli import output
+from runward.cli.output import NOTHING
 from runward.cli.tables import INDENT, lines
 
 ID = "674e28b3-a401-48e2-baba-3c56010b61bc"
@@ -22,7 +24,7 @@ ROWS = st.lists(st.tuples(*[WORDS.map(" ".join)] * 3), min_size=1, max_size=4)
 def test_what_fits_is_a_line_for_each_row() -> None:
     rows = [("1", "refund", "-"), ("17", "lookup", "slow")]
 
-    assert list(lines(HEADS, rows, 80)) == [
+    assert list(lines(HEADS, rows, 80, NOTHING)) == [
         "id  tool    note",
         "1   refund  -",
         "17  lookup  slow",
@@ -32,18 +34,18 @@ def test_what_fits_is_a_line_for_each_row() -> None:
 def test_a_column_has_room_up_to_the_last_cell() -> None:
     rows = [("1", "\u4e2d\u6587", "ok"), ("2", "refund", "slow")]
 
-    assert list(lines(HEADS, rows, 16)) == [
+    assert list(lines(HEADS, rows, 16, NOTHING)) == [
         "id  tool    note",
         "1   \u4e2d\u6587    ok",
         "2   refund  slow",
     ]
-    assert next(lines(HEADS, rows, 15)) == "id  tool"
+    assert next(lines(HEADS, rows, 15, NOTHING)) == "id  tool"
 
 
 def test_what_has_no_room_stands_below_under_its_name() -> None:
     rows = [(ID, "refund", "money call requires approval"), (ID, "lookup", "-")]
 
-    assert list(lines(HEADS, rows, 60)) == [
+    assert list(lines(HEADS, rows, 60, NOTHING)) == [
         f"id{' ' * 36}tool",
         f"{ID}  refund",
         "    note: money call requires approval",
@@ -54,7 +56,7 @@ def test_what_has_no_room_stands_below_under_its_name() -> None:
 def test_short_values_share_a_line_below_and_a_long_one_is_broken_between_words() -> None:
     heads, row = ["id", "by", "at", "why"], (ID, "ada", "noon", f"asks for {ID} of an order")
 
-    assert list(lines(heads, [row], 38))[2:] == [
+    assert list(lines(heads, [row], 38, NOTHING))[2:] == [
         "    by: ada  at: noon",
         "    why: asks for",
         f"      {ID}",
@@ -66,7 +68,7 @@ def test_short_values_share_a_line_below_and_a_long_one_is_broken_between_words(
 def test_every_word_is_there_in_one_piece_at_any_width(
     rows: list[tuple[str, ...]], width: int
 ) -> None:
-    head, *printed = lines(HEADS, rows, width)
+    head, *printed = lines(HEADS, rows, width, NOTHING)
     words = " ".join(printed).split()
 
     assert all(word in words for row in rows for cell in row for word in cell.split())
@@ -104,3 +106,15 @@ def test_a_pipe_gets_a_line_for_each_row_however_narrow(
     output.data([{"id": ID, "tries": None, "note": "ab " * 100}], "text")
 
     assert capsys.readouterr().out == f"{ID}\t-\t{'ab ' * 100}\n"
+
+
+def test_a_pipe_does_not_pay_for_what_draws_on_a_terminal() -> None:
+    code = """
+import sys
+from runward.cli import output
+output.data([{"id": "1", "tries": None}], "text")
+print("rich" in sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert run.stdout == "1\t-\nFalse\n"
