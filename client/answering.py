@@ -18,6 +18,7 @@ Answer = TypeVar("Answer")
 
 AGAIN = "Ask again; what was under way goes on without you"
 ASK_UNDER_KEY = "Ask again under the same key: it is one run, however often you ask"
+LIST_RUNS = "`runward runs list` has the tenant's runs"
 USE_A_KEY = "It may have been started all the same; with a key, asking again is harmless"
 _NO_NAMESPACE = ".NamespaceNotFoundFailure"  # what the server puts beside its message
 _SILENCE = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
@@ -67,7 +68,7 @@ def not_there(asked: str, error: RPCError) -> RunwardError:
         return ConfigurationError(
             asked, says, "Correct TEMPORAL_NAMESPACE; `runward doctor` says how one is made"
         )
-    return NotFound(asked, says, "`runward runs list` has the tenant's runs")
+    return NotFound(asked, says, LIST_RUNS)
 
 
 def is_away(error: RPCError) -> bool:

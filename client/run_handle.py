@@ -24,7 +24,7 @@ from temporalio.client import (
 from temporalio.common import QueryRejectCondition, RawValue, SearchAttributeKey
 from temporalio.exceptions import CancelledError, FailureError
 
-from runward.client.answering import NoWorkerAnswered, answered, no_worker
+from runward.client.answering import LIST_RUNS, NoWorkerAnswered, answered, no_worker
 from runward.client.confirmation import (
     ASK_WHO_OPERATES,
     SEE_STORY,
@@ -55,7 +55,6 @@ from runward.workflows.payloads import read
 Output = TypeVar("Output")
 
 QUERY_TIMEOUT = timedelta(seconds=10)
-LIST_RUNS = "`runward runs list` has those that there are"
 POLL_S_MIN, POLL_S_MAX = 0.05, 1.0  # between two looks for an approval; doubles up to the second
 _TENANT = SearchAttributeKey.for_keyword(names.TENANT_ATTRIBUTE)
 _REQUESTS: TypeAdapter[list[ApprovalRequest]] = TypeAdapter(list[ApprovalRequest])

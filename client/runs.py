@@ -12,7 +12,7 @@ from temporalio.client import Client
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from runward.client.answering import admitted_by_temporal, answered
+from runward.client.answering import LIST_RUNS, admitted_by_temporal, answered
 from runward.client.approvals import Approvals
 from runward.client.confirmation import Origin
 from runward.client.keys import TicketSource
@@ -183,11 +183,7 @@ class ActingClient:
         Raises NotFound for what cannot be an id.
         """
         if not workflow_id or not is_clean(workflow_id):
-            raise NotFound(
-                f"The run {workflow_id!r}",
-                "No run has such an id",
-                "`runward runs list` has the tenant's runs",
-            )
+            raise NotFound(f"The run {workflow_id!r}", "No run has such an id", LIST_RUNS)
         return self._handle(workflow_id, agent, None)
 
     async def list(
