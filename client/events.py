@@ -44,8 +44,11 @@ async def events(
 
 async def _nothing_follows(reader: Reader, tenant: str, run_id: str, seen: Offset) -> bool:
     """Returns whether a run that is over has no event, or its last one is not behind `seen`."""
-    if await reader.run(tenant, run_id) is None:
+    row = await reader.run(tenant, run_id)
+    if row is None:
         return True
+    if row.state == "open":
+        return False
     last: Progress | None = None
     async for batch in reader.watch(tenant, run_id, Offset()):
         if not batch:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 
+from runward.client.events import ASK_AFTER_LOOKS, events
 from runward.client.run_handle import RunHandle
 from runward.contracts.errors import RequestRefused
 from runward.contracts.progress import Offset, Progress, Watched
@@ -17,6 +19,7 @@ from runward.store.pool import Store
 from runward.store.progress import ProgressStore
 from runward.testing.scripts import ask, say
 from runward.testing.stack import Stack
+from tests.client_stand_in import MemoryReader
 from tests.store_case import Case
 from tests.support import App, reset
 
@@ -101,6 +104,35 @@ async def test_an_offset_behind_the_end_ends_its_watchers(stack: Stack) -> None:
     behind = Offset.parse(seen[-1].offset)
 
     assert await watched(run, str(behind._replace(transaction=behind.transaction + 1))) == []
+
+
+class Still(MemoryReader):
+    """A reader of runs that tell nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = 0
+
+    async def watch(
+        self, tenant: str, run_id: str, after: Offset
+    ) -> AsyncIterator[tuple[Progress, ...]]:
+        self.begun += 1
+        for _ in range(ASK_AFTER_LOOKS):
+            yield ()
+
+
+@pytest.mark.parametrize(("state", "begun"), [("open", 1), ("answered", 2)])
+async def test_only_a_closed_run_is_read_again_to_its_end(state: str, begun: int) -> None:
+    """Its execution is over in both cases; what closes the row of the first is still to come."""
+    reader = Still()
+    reader.answered("acme", "r", "Hello.")
+    reader.rows["acme", "r"] = replace(reader.rows["acme", "r"], state=state)
+
+    async def over() -> bool:
+        return True
+
+    assert [one async for one in events(reader, "acme", "r", "", over)] == []
+    assert reader.begun == begun
 
 
 async def test_what_is_no_offset_is_refused(stack: Stack) -> None:
