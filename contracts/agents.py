@@ -44,19 +44,8 @@ class Agent(Generic[Output]):
         budget: Budget | None = None,
         approver_role: str | None = None,
     ) -> None:
-        if not _NAME.match(name):
-            raise ConfigurationError(
-                f"Agent({name!r})",
-                "Names are a-z, 0-9, _ and -, at most 64 characters",
-                "Choose another name",
-            )
-        size = len(instructions.encode("utf-8", "replace"))
-        if size > INSTRUCTIONS_BYTES_MAX:
-            raise ConfigurationError(
-                f"Agent({name!r}) with instructions of {size} bytes",
-                f"At most {INSTRUCTIONS_BYTES_MAX} fit: every call of the model sends them",
-                "Put what it needs only now and then where a tool can read it",
-            )
+        _check_name(name)
+        _check_instructions(name, instructions)
         if max_turns < 1 or max_output_tokens < 1:
             raise ConfigurationError(
                 f"Agent({name!r})",
@@ -65,13 +54,7 @@ class Agent(Generic[Output]):
             )
         _check_between(name, "max_calls_per_turn", max_calls_per_turn, 1, MAX_CALLS_PER_TURN_MAX)
         _check_between(name, "model_retries", model_retries, 0, MODEL_RETRIES_MAX)
-        doubled = sorted(name for name, n in Counter(one.name for one in tools).items() if n > 1)
-        if doubled:
-            raise ConfigurationError(
-                f"Agent({name!r})",
-                f"Two tools are called {doubled[0]!r}",
-                "Rename one, with @tool(name=...)",
-            )
+        _check_tools(name, tools)
         self.name = name
         self.model = model
         # In the order in which they are asked: the agent's own, then its fallbacks.
@@ -145,6 +128,35 @@ def _models(agent: str, model: str, fallback: Sequence[str]) -> tuple[str, ...]:
                 asked, "This model is asked before already", "Name each model once"
             )
     return models
+
+
+def _check_name(agent: str) -> None:
+    if not _NAME.match(agent):
+        raise ConfigurationError(
+            f"Agent({agent!r})",
+            "Names are a-z, 0-9, _ and -, at most 64 characters",
+            "Choose another name",
+        )
+
+
+def _check_instructions(agent: str, instructions: str) -> None:
+    size = len(instructions.encode("utf-8", "replace"))
+    if size > INSTRUCTIONS_BYTES_MAX:
+        raise ConfigurationError(
+            f"Agent({agent!r}) with instructions of {size} bytes",
+            f"At most {INSTRUCTIONS_BYTES_MAX} fit: every call of the model sends them",
+            "Put what it needs only now and then where a tool can read it",
+        )
+
+
+def _check_tools(agent: str, tools: Sequence[Tool]) -> None:
+    doubled = sorted(name for name, n in Counter(one.name for one in tools).items() if n > 1)
+    if doubled:
+        raise ConfigurationError(
+            f"Agent({agent!r})",
+            f"Two tools are called {doubled[0]!r}",
+            "Rename one, with @tool(name=...)",
+        )
 
 
 def _check_between(agent: str, name: str, value: int, least: int, most: int) -> None:
