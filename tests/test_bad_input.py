@@ -1,7 +1,7 @@
 """Bad input: each ends with one message that says what to do, a code of its own, nothing half done.
 
-What is typed, the exit codes and the words stand in `bad_input_rows.py`; what a machine lacks is
-in `test_bad_input_machine.py`.
+What is typed, the exit codes and the words stand in `bad_input_rows.py` and `bad_input_played.py`;
+what a machine lacks is in `test_bad_input_machine.py`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from runward.store.pool import Store
 from runward.testing.databases import create, drop
 from runward.testing.scripts import ask
 from runward.testing.stack import Stack
-from tests.bad_input_rows import MISSING, PLAYED, SERVED, TYPED, Row, played, rows
+from tests.bad_input_played import PLAYED, played
+from tests.bad_input_rows import MISSING, SERVED, TYPED, Row, rows
 from tests.bad_input_shell import RUNWARD, messages, parted, played_out, process, told_as, typed
 from tests.support import App
 

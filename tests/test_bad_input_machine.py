@@ -1,6 +1,6 @@
 """Bad input by the machine: what is full, taken, forbidden, closed, or no UTF-8.
 
-The codes and words stand in `bad_input_rows.py`.
+The codes and words stand in `bad_input_played.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from runward.cli.main import app
 from runward.testing.scripts import ask, say
 from runward.testing.stack import Stack
 from runward.workers.file_lock import FileLock
-from tests.bad_input_rows import ADA, NO_STORE, Row, played
+from tests.bad_input_played import played
+from tests.bad_input_rows import ADA, NO_STORE, Row
 from tests.bad_input_shell import (
     RUNWARD,
     messages,

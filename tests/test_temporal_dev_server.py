@@ -21,7 +21,7 @@ from runward.workers.temporal_dev_server import (
     TemporalDevServerInUse,
 )
 
-from .bad_input_rows import played
+from .bad_input_played import played
 from .child_processes import all_gone, family, removed, script
 
 START_AND_WAIT = """

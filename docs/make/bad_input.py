@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from tests.bad_input_rows import MISSING, PLAYED, SERVED, TYPED, Row
+from tests.bad_input_played import PLAYED
+from tests.bad_input_rows import MISSING, SERVED, TYPED, Row
 
 HEAD = """\
 # Bad input
@@ -15,7 +16,7 @@ nothing half done. Tests try each row; its words are a part of the message. What
 stands with the [errors](errors/index.md). Words in capitals stand for something else, and where no
 user and tenant are named, they are set.
 
-<!-- Made by `python -m docs.make` from tests/bad_input_rows.py; do not edit. -->
+<!-- Made by `python -m docs.make` from tests/bad_input_*.py; do not edit. -->
 """
 TABLE = "| what is typed | exit code | what is said |\n|---|---|---|\n"
 
