@@ -151,24 +151,7 @@ class MemoryReader(DirectReader):
 
     def asks(self, tenant: str, workflow_id: str, state: ApprovalState = "pending") -> None:
         """Puts there what the step that asks would have recorded."""
-        self.requests[(tenant, "ap-1")] = Approval(
-            id="ap-1",
-            tenant=tenant,
-            workflow_id=workflow_id,
-            run_id="r",
-            step="t1.tool.1",
-            kind="call",
-            tool="refund",
-            arguments='{"order_id":"17"}',
-            digest="d1",
-            requester="ada",
-            approver_role="finance",
-            state=state,
-            reason="",
-            decided_by=None,
-            created_at=BEGUN,
-            expires_at=BEGUN + timedelta(days=1),
-        )
+        self.requests[(tenant, "ap-1")] = refund_request(tenant, workflow_id, state=state)
 
 
 @dataclass
@@ -222,6 +205,34 @@ async def open_desk(address: str, folder: Path) -> AsyncIterator[Desk]:
 def registered(key: KeyFile) -> Issuer:
     """Returns the row of an issuer that may speak for everybody."""
     return Issuer(key.kid, key.public_key, ("*",), ("*",), ("*",))
+
+
+def refund_request(
+    tenant: str,
+    workflow_id: str,
+    *,
+    state: ApprovalState = "pending",
+    approver_role: str | None = "finance",
+) -> Approval:
+    """Returns ada's request to refund an order."""
+    return Approval(
+        id="ap-1",
+        tenant=tenant,
+        workflow_id=workflow_id,
+        run_id="r",
+        step="t1.tool.1",
+        kind="call",
+        tool="refund",
+        arguments='{"order_id":"17"}',
+        digest="d1",
+        requester="ada",
+        approver_role=approver_role,
+        state=state,
+        reason="",
+        decided_by=None,
+        created_at=BEGUN,
+        expires_at=BEGUN + timedelta(days=1),
+    )
 
 
 def _row(tenant: str, run_id: str, state: str, result: str, reason: str = "") -> RunRow:

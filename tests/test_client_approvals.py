@@ -14,7 +14,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from runward.client.answering import NoWorkerAnswered
 from runward.client.approvals import _OWN_REQUEST, _ROLE_MISSING, _refusal
 from runward.client.runward_client import RunwardClient
-from runward.contracts.approvals import Approval, DecisionResult
+from runward.contracts.approvals import DecisionResult
 from runward.contracts.errors import (
     AgentError,
     ApprovalRefused,
@@ -25,7 +25,7 @@ from runward.contracts.errors import (
 from runward.contracts.identity import verify
 from runward.testing.servers import Addresses
 
-from .client_stand_in import Desk, open_desk, registered
+from .client_stand_in import Desk, open_desk, refund_request, registered
 
 
 @pytest.fixture
@@ -114,31 +114,10 @@ async def test_decided_request_is_refused_before_anything_is_sent(desk: Desk) ->
 )
 def test_a_refused_decision_says_what_to_do(role: str | None, reason: str, says: str) -> None:
     result = DecisionResult(accepted=False, state="expired", reason=reason)
-    told = ApprovalRefused("Approve of 'ap-1'", *_refusal(result, _request(role)))
+    asked = refund_request("acme", "rw-1", approver_role=role)
+    told = ApprovalRefused("Approve of 'ap-1'", *_refusal(result, asked))
 
     assert says in str(told)
-
-
-def _request(role: str | None) -> Approval:
-    now = datetime.now(UTC)
-    return Approval(
-        id="ap-1",
-        tenant="acme",
-        workflow_id="rw-1",
-        run_id="r1",
-        step="t1.tool.1",
-        kind="call",
-        tool="refund",
-        arguments="{}",
-        digest="d1",
-        requester="ada",
-        approver_role=role,
-        state="pending",
-        reason="",
-        decided_by=None,
-        created_at=now,
-        expires_at=now,
-    )
 
 
 async def test_a_list_of_a_state_that_there_is_not_is_refused(desk: Desk) -> None:
