@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import os
 import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 STARTS_S_MAX = 60.0
@@ -90,12 +90,18 @@ async def runward(folder: Path, *words: str, **env: str) -> AsyncIterator[Comman
         key: value for key, value in os.environ.items() if not key.startswith(("RUNWARD_", "TEMP"))
     }
     kept = {key: os.environ[key] for key in ("RUNWARD_TEMPORAL_BINARY",) if key in os.environ}
+    argv = [sys.executable, "-m", "runward.cli.main", *words]
+    async with started(folder, argv, {**clean, **kept, **env}) as command:
+        yield command
+
+
+@contextlib.asynccontextmanager
+async def started(
+    folder: Path, argv: Sequence[str], env: Mapping[str, str]
+) -> AsyncIterator[Command]:
+    """Runs any command in the folder; kills it at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "runward.cli.main", *words),
-        cwd=folder,
-        env={**clean, **kept, **env},
-        stdout=PIPE,
-        stderr=PIPE,
+        *argv, cwd=folder, env=env, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
     )
     command = Command(process)
     try:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# Also within a list, and without a language.
 FENCE = re.compile(
-    r"(?:^<!-- illustration: (?P<why>[^\n]+) -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$",
-    re.DOTALL | re.MULTILINE,
+    r"^(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE
 )
 NAMED = re.compile(r"# (\w+\.\w+)\b.*\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block of code. `illustration` is the reason why nobody executes it, if nobody does."""
+    """A block of code, or of what is printed."""
 
     page: str
     language: str
     code: str
-    illustration: str | None
 
     @property
     def begins(self) -> str:
@@ -44,7 +44,7 @@ def blocks(page: str) -> list[Block]:
     """Returns the blocks of a page, named from the repository's root, in their order."""
     text = (ROOT / page).read_text(encoding="utf-8")
     return [
-        Block(page, found["language"], found["code"], found["why"])
+        Block(page, found["language"], textwrap.dedent(found["code"]))
         for found in FENCE.finditer(text)
     ]
 

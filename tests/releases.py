@@ -35,6 +35,11 @@ from tests.support import Shop, shop_tools
 LOOKUP = ask("lookup_order", order_id="17")
 REFUND = ask("refund", order_id="17", amount="5.00")
 LOOK_AGAIN_S = 0.05
+# Settings of a development server that looks for drained builds early.
+EARLY_DRAINAGE = (
+    'matching.wv.VersionDrainageStatusVisibilityGracePeriod="1s"',
+    'matching.wv.VersionDrainageStatusRefreshInterval="1s"',
+)
 
 
 @dataclass

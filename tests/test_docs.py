@@ -19,7 +19,7 @@ import pytest
 from docs.make import bad_input, commands, pictures, reference
 from runward import Agent, tool
 from runward.testing import Stack, ask, say, scripted
-from tests.doc_blocks import ROOT, Block, blocks, pages
+from tests.doc_blocks import FENCE, ROOT, Block, blocks, pages
 
 DOCS = ROOT / "docs"
 BUILD_S_MAX = 60
@@ -29,20 +29,21 @@ LOADED = re.compile(
     r"""<(?:script|img|iframe|link(?= rel="stylesheet"))[^>]*(?:src|href)="?(\S+)"""
 )
 SIZES = "docs/sizes.md"
-# Who executes a page's blocks. What nobody executes says so, and why, in the line before it.
+MADE = ("docs/bad-input.md", "docs/cli.md", "docs/reference.md")  # whole pages, compared below
+# Who executes a page's blocks, and compares what it prints. The file tells blocks of a page apart.
 HERE = "tests/test_docs.py"
 EXECUTED = {
     ("docs/tutorial.md", None): "tests/test_tutorial.py",
     ("docs/operating.md", None): "tests/test_tutorial.py",
     ("docs/output.md", None): "tests/test_output_docs.py",
-    ("docs/providers.md", "# acme_provider.py"): "tests/test_provider_docs.py",
-    ("docs/providers.md", "# test_acme_provider.py"): "tests/test_provider_docs.py",
-    ("docs/testing.md", "# test_shop.py"): "tests/test_testing_plugin.py",
-    ("docs/own-workflows.md", "# payments.py"): "tests/test_testing_plugin.py",
-    ("docs/own-workflows.md", "# test_payments.py"): "tests/test_testing_plugin.py",
-    ("README.md", "# shop.py"): "tests/test_readme.py",
-    ("README.md", "# case.py"): "tests/test_readme.py",
-    ("README.md", "# test_answers.py"): "tests/test_testing_plugin.py",
+    ("docs/providers.md", "acme_provider.py"): "tests/test_provider_docs.py",
+    ("docs/providers.md", "test_acme_provider.py"): "tests/test_provider_docs.py",
+    ("docs/testing.md", None): "tests/test_testing_plugin.py",
+    ("docs/own-workflows.md", None): "tests/test_testing_plugin.py",
+    ("docs/running.md", None): "tests/test_running_docs.py",
+    ("docs/settings.md", None): "tests/test_settings_docs.py",
+    ("README.md", None): "tests/test_readme.py",
+    ("README.md", "test_answers.py"): "tests/test_testing_plugin.py",
     (SIZES, None): HERE,
 }
 # Blocks that say all that they need: they are executed below, each alone.
@@ -52,19 +53,15 @@ ALONE = [
     for block in blocks(page)
     if block.language == "python" and block.file is None
 ]
-CODE = [
-    block
-    for page in pages()
-    for block in blocks(page)
-    if block.language in ("python", "sh") and block.illustration is None
-]
+CODE = [block for page in pages() if page not in MADE for block in blocks(page)]
 
 
 def test_pages_that_are_made_are_current() -> None:
     """The help of every command, every docstring and every row of bad input, as they are now."""
-    assert (DOCS / "bad-input.md").read_text() == bad_input.page(), MAKE
-    assert (DOCS / "cli.md").read_text() == commands.page(), MAKE
-    assert (DOCS / "reference.md").read_text() == reference.page(), MAKE
+    made = (bad_input.page(), commands.page(), reference.page())
+
+    for page, text in zip(MADE, made, strict=True):
+        assert (ROOT / page).read_text() == text, MAKE
 
 
 def test_pictures_are_drawn_from_what_stands_beside_them() -> None:
@@ -120,23 +117,32 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(
     assert "@font-face" not in styles and "googleapis" not in styles
 
 
+@pytest.mark.parametrize("page", pages())
+def test_no_block_is_overlooked(page: str) -> None:
+    """Each fence begins or ends a block that we know of, and no code is only indented."""
+    lines = (ROOT / page).read_text().split("\n")
+    fences = [line for line in lines if line.lstrip().startswith(("```", "~~~"))]
+    prose = FENCE.sub("", (ROOT / page).read_text())
+
+    assert len(fences) == 2 * len(blocks(page))
+    assert re.findall(r"\n\n {4}.*", prose) == []
+
+
 @pytest.mark.parametrize("block", CODE, ids=lambda one: f"{one.page}: {one.begins}")
 def test_code_is_executed(block: Block) -> None:
-    """By a test that names the page; what is not executed is marked, with the reason."""
-    file = block.file and f"# {block.file}"
-    by = HERE if block in ALONE else EXECUTED.get((block.page, file))
+    """By a test that names the page. What is no code, and is printed by nothing, is no block."""
+    by = HERE if block in ALONE else EXECUTED.get((block.page, block.file))
     by = by or EXECUTED.get((block.page, None))
 
     assert by is not None, (
         f"{block.page}: no test executes the block that begins with {block.begins!r}. Execute it,"
-        " or write `<!-- illustration: why nobody can -->` in the line before it"
+        " or compare it with what is printed"
     )
     assert Path(block.page).name in (ROOT / by).read_text()
 
 
 def test_no_test_is_named_for_code_that_is_gone() -> None:
-    found = {(one.page, one.file and f"# {one.file}") for one in CODE}
-    found |= {(one.page, None) for one in CODE}
+    found = {(one.page, file) for one in CODE for file in (one.file, None)}
 
     assert set(EXECUTED) <= found
 

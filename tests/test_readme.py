@@ -1,56 +1,47 @@
-"""The README's quickstart, executed as it stands there; only the model's API is a double."""
+"""The README's commands and quickstart, as they stand there; only the model's API is a double."""
 
 from __future__ import annotations
 
-import re
+import signal
 from pathlib import Path
-from types import ModuleType
 
-import pytest
-
-from runward.client.keys import KeyFile
-from runward.contracts.identity import Issuer
-from runward.store.pool import Store
-from runward.testing.stack import Stack
 from tests.anthropic_double import message, serving, text, tool_use
+from tests.doc_blocks import ROOT, blocks
+from tests.doc_shell import Shell
+from tests.test_demo import DEMO
 
-README = Path(__file__).parent.parent / "README.md"
-
-
-def _block(number: int) -> ModuleType:
-    """Returns the README's python block of that number, executed as a module."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    module = ModuleType(f"readme_{number}")
-    exec(compile(blocks[number], f"README.md block {number}", "exec"), module.__dict__)
-    return module
+MAKES, SHOP, SERVES, CASE, RUNS_CASE, _ = blocks("README.md")
 
 
-async def test_the_quickstart_runs(
-    stack: Stack,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """An approval and an answer, off the README's own words."""
-    (tmp_path / ".runward").mkdir()
-    key = KeyFile.create(tmp_path / ".runward" / "dev.key")
-    async with Store(stack.database_url) as store:
-        every = ("*",)
-        await store.issuers.add(Issuer(str(key.key.kid), key.public_key, ("acme",), every, every))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TEMPORAL_ADDRESS", stack.temporal_address)
-    monkeypatch.setenv("RUNWARD_DATABASE_URL", stack.database_url)
-    monkeypatch.setenv("RUNWARD_TASK_QUEUE", stack.task_queue)
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
+async def test_two_commands_run_what_is_tested() -> None:
+    """The first runs what tests/test_demo.py does. The second runs this, so it only says so."""
+    shell = await Shell.open(ROOT)
+    # Who runs this has made the setup.
+    planned = [
+        (await shell.types(f"{line.split('#')[0]} --old-file=setup --dry-run")).split()[1:]
+        for line in MAKES.code.splitlines()
+    ]
+
+    assert planned == [[str(DEMO.relative_to(ROOT))], ["-m", "pytest", "-n", "4", "-q"]]
+
+
+async def test_the_quickstart_runs(tmp_path: Path) -> None:
+    """An approval and an answer, in two terminals."""
+    for block in (SHOP, CASE):
+        assert block.file is not None
+        (tmp_path / block.file).write_text(block.code)
     async with serving() as double:
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", double.url)
         double.plays(
             message(tool_use("c1", "refund", order_id="17", amount="5.00"), stop="tool_use"),
             message(text("Refunded.")),
         )
-        app = _block(0).app
-        app.database_url = stack.database_url
-        async with stack.worker(app):
-            await _block(1).main()
+        first = await Shell.open(tmp_path, ANTHROPIC_BASE_URL=double.url)
+        async with first.starts(SERVES.code) as served:
+            await served.says(" polls ")
+            pasted = "\n".join(one for one in served.out if one.startswith("export "))
+            second = await Shell.open(tmp_path)
+            printed = await second.types(f"{pasted}\n{RUNS_CASE.code}")
+            served.process.send_signal(signal.SIGINT)
+            assert await served.ended() == 0
 
-    assert capsys.readouterr().out == "Refunded.\n"
+    assert printed == "Refunded.\n"

@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 from runward.cli.main import app
 from runward.testing import Addresses
 from tests.child_processes import all_gone, family
+from tests.doc_blocks import blocks
 from tests.test_face import loaded
+from tests.wheel import install
 
-ROOT = Path(__file__).parent.parent
 SESSION_S_MAX = 90.0
 LOOK_EVERY_S = 0.05
 HEAVY = ("asyncpg", "pydantic", "runward.client", "runward.workers", "temporalio")
@@ -96,7 +97,12 @@ class Session:
         assert line in self.output, self.output
 
 
-async def session(folder: Path, *arguments: str, servers: Addresses | None = None) -> Session:
+async def session(
+    folder: Path,
+    *arguments: str,
+    servers: Addresses | None = None,
+    python: str | Path = sys.executable,
+) -> Session:
     """Returns how pytest ended in this folder, on these servers or on those that it starts."""
     ours = ("PYTEST_", "RUNWARD_", "TEMPORAL_")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
@@ -105,7 +111,7 @@ async def session(folder: Path, *arguments: str, servers: Addresses | None = Non
         environment["RUNWARD_TEST_TEMPORAL_ADDRESS"] = servers.temporal
     binary = os.environ.get("RUNWARD_TEMPORAL_BINARY")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *WARNINGS, *arguments),
+        *(python, "-m", "pytest", "-p", "no:cacheprovider", *WARNINGS, *arguments),
         cwd=folder,
         env=environment | ({"RUNWARD_TEMPORAL_BINARY": binary} if binary else {}),
         stdin=asyncio.subprocess.DEVNULL,
@@ -137,25 +143,19 @@ def _told(folder: Path) -> list[Path]:
     return list(folder.glob("told-*.json"))
 
 
-def block(file: str, begins: str) -> str:
-    """Returns the block of a document that begins with this line."""
-    text = (ROOT / file).read_text(encoding="utf-8")
-    found = re.search(rf"```\w+\n({re.escape(begins)}\n.*?)```", text, re.DOTALL)
-    assert found is not None, f"{file} has no block that begins with {begins!r}"
-    return found[1]
-
-
 @STARTS_SERVERS
-async def test_what_the_documentation_shows_passes(tmp_path: Path) -> None:
-    """In an empty folder, with servers of its own; nothing is left running."""
-    (tmp_path / "shop.py").write_text(block("README.md", "# shop.py"))
-    (tmp_path / "test_answers.py").write_text(block("README.md", "# test_answers.py"))
-    (tmp_path / "test_shop.py").write_text(block("docs/testing.md", "# test_shop.py"))
-    for name in ("payments.py", "test_payments.py"):
-        (tmp_path / name).write_text(block("docs/own-workflows.md", f"# {name}"))
-    (tmp_path / "pytest.ini").write_text(block("docs/testing.md", "# pytest.ini"))
+async def test_what_the_documentation_shows_passes(tmp_path: Path, wheel: Path) -> None:
+    """In an empty folder, with what the wheel brings and servers of its own; nothing is left."""
+    installs, *settings_and_test = blocks("docs/testing.md")
+    extra = re.fullmatch(r"pip install 'runward\[(\w+)\]'\n", installs.code)
+    assert extra is not None
+    install(wheel, extra[1], tmp_path / ".venv")
+    of_readme = [one for one in blocks("README.md") if one.file in ("shop.py", "test_answers.py")]
+    for block in (*of_readme, *settings_and_test, *blocks("docs/own-workflows.md")):
+        assert block.file is not None
+        (tmp_path / block.file).write_text(block.code)
 
-    ended = await session(tmp_path)
+    ended = await session(tmp_path, python=tmp_path / ".venv" / "bin" / "python")
 
     ended.shows("4 passed")
     assert len(ended.processes) > 4, "two servers, each with its guardian"

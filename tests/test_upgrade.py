@@ -32,7 +32,7 @@ from runward.workers.temporal_dev_server import TemporalDevServer
 from tests.app_folder import APP, Command, runward
 from tests.attacker import FREE, LOOK_AGAIN_S, Attacker
 from tests.child_processes import comes_true
-from tests.releases import Release, build, described, make_current
+from tests.releases import EARLY_DRAINAGE, Release, build, described, make_current
 from tests.support import App, Shop, reset
 
 SUGGEST_AFTER_EVENTS = 20
@@ -90,11 +90,8 @@ async def test_a_pinned_run_waits_for_its_build_and_for_no_other(stack: Stack) -
 async def hurried(database_url: str, tmp_path: Path) -> AsyncIterator[Stack]:
     """A stack on a server that continues runs as new, and looks for drained builds, early."""
     binary = await find_temporal(None, progress=lambda _: None)
-    settings = [
-        f"limit.historyCount.suggestContinueAsNew={SUGGEST_AFTER_EVENTS}",
-        'matching.wv.VersionDrainageStatusVisibilityGracePeriod="1s"',
-        'matching.wv.VersionDrainageStatusRefreshInterval="1s"',
-    ]
+    early = f"limit.historyCount.suggestContinueAsNew={SUGGEST_AFTER_EVENTS}"
+    settings = [early, *EARLY_DRAINAGE]
     async with (
         TemporalDevServer(binary, None, ui=False, dynamic_config=settings) as server,
         Stack.open(database_url, server.address, key_file=tmp_path / "key") as stack,
