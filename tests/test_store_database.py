@@ -84,10 +84,10 @@ async def test_a_connect_that_was_cancelled_leaves_nothing_behind(
         with pytest.raises(asyncio.CancelledError):
             await opening
         await asyncio.sleep(0.01)  # until the connection has ended
-        gc.collect()
     async with asyncio.timeout(PATIENCE_S):
         while await owner.fetchval(others) > before:  # noqa: ASYNC110  # the server ends them
             await asyncio.sleep(0.05)
+    gc.collect()
 
     assert told == []
 
