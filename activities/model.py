@@ -177,6 +177,10 @@ class ModelCall:
         """Returns nothing: a model step's digest holds messages only."""
         return ""
 
+    def waits(self, run: Run) -> None:
+        """Lets go of the conversation, which the store has as well."""
+        self._transcripts.release(run)
+
     def ended(self, run: Run, call: Call, facts: Facts, result: Any) -> Ended:
         """Returns the outcome, the transcript that it extends, and the calls that it permits."""
         if not isinstance(result, ModelResponse):

@@ -147,6 +147,10 @@ class ToolCalls:
             " called it. Run a worker of that release, or reset the run to before the call"
         )
 
+    def waits(self, run: Run) -> None:
+        """Lets go of the conversation, which the store has as well."""
+        self._transcripts.release(run)
+
     def ended(self, run: Run, call: Call, facts: Facts, result: Any) -> Ended:
         """Returns the outcome, with a long text by reference."""
         step: ToolStep = facts.prepared

@@ -88,6 +88,10 @@ class Shape(Protocol):
         """Returns why the store knows this call otherwise though nobody forged it, else ""."""
         ...
 
+    def waits(self, run: Run) -> None:
+        """Lets go of what is kept for the run's next step, which may be days away."""
+        ...
+
     def ended(self, run: Run, call: Call, facts: Facts, result: Any) -> Ended:
         """Returns how the step ended, from what the body returned or from a refusal's outcome."""
         ...

@@ -47,6 +47,9 @@ class ForeignCall:
         """Returns nothing: the digest holds the type and the arguments only."""
         return ""
 
+    def waits(self, run: Run) -> None:
+        """Does nothing: nothing is kept of a user's own workflow."""
+
     def ended(self, run: Run, call: Call, facts: Facts, result: Any) -> Ended:
         """Returns the value's payload as the outcome; the user's own converter made it."""
         if isinstance(result, Denied | Failed | Unknown):

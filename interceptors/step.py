@@ -154,11 +154,15 @@ class GovernedStep(ActivityInboundInterceptor):
                 kind = Denied if state == "denied" else Unknown
                 return await self._g.ending.record(attempt, shape, kind(reason=reason), "release")
             case Asked(request=request):
+                shape.waits(attempt.run)
                 return encode_outcome(NeedsApproval(request=request))
             case Short() if answer.contended:
                 raise answers.later("the budget is held by other calls", CONTENDED_DELAY_S)
             case Short():
-                return encode_outcome(self._g.budgets.refusal(attempt, answer))
+                refusal = self._g.budgets.refusal(attempt, answer)
+                if refusal.park:
+                    shape.waits(attempt.run)
+                return encode_outcome(refusal)
             case Wait(reason=reason):
                 raise answers.later(reason, WAIT_DELAY_S)
             case Refused(code="lineage" | "digest" as code, reason=reason):

@@ -10,6 +10,7 @@ import pytest
 
 from runward.contracts.errors import WAITING
 from runward.contracts.runs import RunResult
+from runward.contracts.steps import TranscriptRow
 from runward.testing.scripts import ask, say
 from runward.testing.stack import Stack
 from runward.workers.governance import Assembly
@@ -74,6 +75,34 @@ async def test_a_conversation_outlives_what_a_worker_can_read_again(
     )
     assert [one.usage for one in app.bills.bills()] == [one.usage for one in before.bills.bills()]
     assert (len(app.shop.refunds), app.shop.lookups) == (1, ["17", "18"])
+
+
+async def test_a_worker_keeps_no_conversation_while_a_person_is_asked(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take days: the next model step reads it from the store, a step without a wait not."""
+    app = App(list(TURNS))
+    plugin = stack.plugin(**app.given)
+    async with stack.worker(plugin) as worker:
+        store = plugin.assembly_of(worker).governance.store.transcripts
+        ada, bob = await stack.acting_as("ada"), await stack.acting_as("bob", ["finance"])
+        read: list[str] = []
+        from_store = store.messages
+
+        async def messages(
+            tenant: str, run_id: str, head: str | None = None
+        ) -> tuple[TranscriptRow, ...]:
+            read.append(run_id)
+            return await from_store(tenant, run_id, head)
+
+        monkeypatch.setattr(store, "messages", messages)
+        run = await ada.start("support", "Refund order 17")
+        request = await run.next_approval()
+        assert read == []
+        await bob.approvals.approve(request.id)
+        await run.result()
+
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize("cached", [True, False], ids=["run cached", "run not cached"])

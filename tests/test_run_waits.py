@@ -11,6 +11,7 @@ import pytest
 
 from runward.contracts import names
 from runward.contracts.budget import Budget, Cap
+from runward.contracts.steps import Run
 from runward.testing.scripts import ask, say, scripted
 from runward.testing.stack import Stack
 from tests.support import App
@@ -57,17 +58,26 @@ async def test_an_approval_that_nobody_used_in_time_no_longer_holds(
     assert said in str(model.requests[-1].messages[-1])
 
 
-async def test_a_parked_run_goes_on_when_its_budget_was_raised(stack: Stack) -> None:
-    """The cap is raised where it is set; the signal only makes the run ask again."""
+async def test_a_parked_run_goes_on_when_its_budget_was_raised(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cap is raised where it is set; the signal only makes the run ask again.
+
+    Until then the worker keeps nothing of its conversation.
+    """
     app = App([say("Hello.")])
     ada = await stack.acting_as("ada")
     small, large = (Budget(user=Cap(tokens=one, per="day"), on_exceeded="park")
                     for one in (10, 100_000))  # fmt: skip
-    async with stack.worker(stack.plugin(budget=small, **app.given)):
+    plugin = stack.plugin(budget=small, **app.given)
+    async with stack.worker(plugin) as worker:
+        released: list[Run] = []
+        monkeypatch.setattr(plugin.assembly_of(worker).transcripts, "release", released.append)
         run = await ada.start("support", "Hello?")
         while (await run.status()).state != "parked":  # noqa: ASYNC110  # the run decides when
             await asyncio.sleep(0.05)
         assert app.bills.bills() == ()
+        assert [one.workflow_id for one in released] == [run.id]
     async with stack.worker(stack.plugin(budget=large, **app.given)):
         await ada.temporal.get_workflow_handle(run.id).signal(names.BUDGET_RAISED_SIGNAL)
         result = await run.result()

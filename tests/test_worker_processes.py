@@ -144,8 +144,8 @@ def test_sizes_follow_from_the_share_of_memory_between_bounds() -> None:
     )
 
     assert (small.cached_runs, small.activities) == (100, 100)
-    assert (half.cached_runs, half.activities) == (853, 256)
-    assert (whole.cached_runs, whole.activities) == (1706, 500)
+    assert (half.cached_runs, half.activities) == (1280, 256)
+    assert (whole.cached_runs, whole.activities) == (2560, 500)
     assert (large.cached_runs, large.activities) == (5000, 500)
 
 
