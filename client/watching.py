@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-from runward.contracts.errors import StoreUnavailable
+from runward.contracts.errors import RequestRefused, StoreUnavailable
 from runward.contracts.progress import Offset, Progress, Watched
 
 LOOK_EVERY_S = 0.08  # twice that and a query are the most that an event is late
@@ -43,10 +43,15 @@ class Watching:
         finally:
             del self._watchers[mine]
             if not self._watchers:
-                await self.close()
+                await self._stop()
 
     async def close(self) -> None:
-        """Ends the looking; watchers that are left wait until somebody watches again."""
+        """Ends the looking; watchers that are left raise RequestRefused, each in its own place."""
+        for mine, run in self._watchers.items():
+            _put(mine, _closed(run))
+        await self._stop()
+
+    async def _stop(self) -> None:
         looking, self._looking = self._looking, None
         if looking is not None:
             looking.cancel()
@@ -75,6 +80,14 @@ class Watching:
             if events:
                 self._watchers[mine] = run._replace(after=Offset.parse(events[-1].offset))
             mine.put_nowait(events)
+
+
+def _closed(run: Watched) -> RequestRefused:
+    return RequestRefused(
+        f"Watching the run {run.run_id!r}",
+        "Its client was closed meanwhile",
+        "Go on with another client, behind the `offset` of the last event that you have",
+    )
 
 
 def _put(mine: asyncio.Queue[tuple[Progress, ...] | Exception], error: Exception) -> None:

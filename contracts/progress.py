@@ -23,7 +23,8 @@ ProgressKind = Literal[
     "approval_decided",
     "run_ended",
 ]
-_OFFSET = re.compile(r"(\d{1,20})-(\d{1,9})\Z")
+_OFFSET = re.compile(r"([0-9]{1,20})-([0-9]{1,9})\Z")
+_TRANSACTION_MAX = 2**64 - 1  # of the store. All watchers of a client share one query to it
 
 
 class Progress(BaseModel):
@@ -57,7 +58,7 @@ class Offset(NamedTuple):
     def parse(cls, text: str) -> Offset:
         """Returns the offset that `str` wrote; raises RequestRefused for any other text."""
         found = _OFFSET.match(text)
-        if found is None:
+        if found is None or int(found[1]) > _TRANSACTION_MAX:
             raise RequestRefused(
                 f"Events after {text[:40]!r}", "That is no offset", "Hand on an event's `offset`"
             )

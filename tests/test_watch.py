@@ -135,10 +135,28 @@ async def test_only_a_closed_run_is_read_again_to_its_end(state: str, begun: int
     assert reader.begun == begun
 
 
-async def test_what_is_no_offset_is_refused(stack: Stack) -> None:
-    run, _ = await refunded(stack)
+NO_OFFSETS = ["yesterday", "1", "1-1\n", "\u0663-\u0661", f"{2**64}-1"]
+
+
+@pytest.mark.parametrize("text", NO_OFFSETS)
+def test_what_is_no_offset_is_refused(text: str) -> None:
+    """Before it comes into the query that all watchers of a client share."""
     with pytest.raises(RequestRefused, match="no offset"):
-        await watched(run, "yesterday")
+        Offset.parse(text)
+
+
+async def test_watchers_of_a_client_that_is_closed_are_told(stack: Stack) -> None:
+    """Waiting for ever they would look like those of a run in which nothing happens."""
+    app = App([ask("refund", order_id="17", amount="5.00"), say("Refunded.")])
+    ada = await stack.acting_as("ada")
+    async with stack.worker(stack.plugin(**app.given)):
+        run = await ada.start("support", "Refund 17")
+        watching = [asyncio.create_task(watched(run)) for _ in range(2)]
+        await run.next_approval()
+        await (await stack.client()).close()
+        for one in watching:
+            with pytest.raises(RequestRefused, match=r"client was closed.*`offset` of the last"):
+                await one
 
 
 async def insert(connection: asyncpg.Connection[asyncpg.Record], case: Case, action: str) -> None:
