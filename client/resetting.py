@@ -18,7 +18,8 @@ async def reset_before(temporal: Client, workflow_id: str, step: str, reason: st
     asked = f"A reset of {workflow_id!r} to before {step!r}"
     task = await answered(_task_of(temporal, workflow_id, step), asked)
     if task is None:
-        raise NotFound(asked, "This execution has no such call", "See `runward runs show`")
+        instead = "Name a later one: those before a continue-as-new stay as they are"
+        raise NotFound(asked, "The run's newest execution has no such call", instead)
     request = ResetWorkflowExecutionRequest(
         namespace=temporal.namespace,
         workflow_execution=WorkflowExecution(workflow_id=workflow_id),

@@ -55,6 +55,7 @@ from runward.workflows.payloads import read
 Output = TypeVar("Output")
 
 QUERY_TIMEOUT = timedelta(seconds=10)
+WHO_ANSWERS = "Agent runs answer it, and your own workflows where a worker governs them"
 POLL_S_MIN, POLL_S_MAX = 0.05, 1.0  # between two looks for an approval; doubles up to the second
 _TENANT = SearchAttributeKey.for_keyword(names.TENANT_ATTRIBUTE)
 _REQUESTS: TypeAdapter[list[ApprovalRequest]] = TypeAdapter(list[ApprovalRequest])
@@ -105,8 +106,8 @@ class RunHandle(Generic[Output]):
         as its cause for one that was cancelled; TimeoutError.
         """
         await self.check()
+        origin = await self._began()  # first: of a workflow that is none of ours nothing is told
         end = await self._end(timeout)
-        origin = await self._began()
         output = await self._confirmation.output(end, origin)
         return RunResult(
             output=output,
@@ -131,6 +132,7 @@ class RunHandle(Generic[Output]):
         end without a result a worker must say the figures where this client has no store.
         """
         await self.check()
+        await self._began()
         try:
             said, pending = await asyncio.gather(
                 self._query(names.STATUS_QUERY), self._query(names.PENDING_QUERY)
@@ -308,6 +310,8 @@ class RunHandle(Generic[Output]):
             events = self._handle.fetch_history_events(page_size=1)
             first = await answered(anext(events), f"The run {self.id!r}")
             started = first.workflow_execution_started_event_attributes
+            if started.workflow_type.name != names.AGENT_RUN:
+                raise _no_agent_run(f"The run {self.id!r}")
             given = await self._temporal.data_converter.decode(started.input.payloads, [RawValue])
             try:
                 request = read(RunInput, given[0]).request
@@ -323,7 +327,10 @@ class RunHandle(Generic[Output]):
             raise AgentError(
                 f"The next approval of {self.id!r}", "The run has ended", "Read its result()"
             ) from error
-        return _requests(value)
+        try:
+            return _requests(value)
+        except ValidationError:
+            raise _no_agent_run(f"The next approval of {self.id!r}") from None
 
     async def _query(self, name: str, *, ended: bool = False) -> RawValue:
         """Returns what the workflow answers; one that has ended only where that is asked for."""
@@ -343,7 +350,7 @@ class RunHandle(Generic[Output]):
                 ),
             )
         except WorkflowQueryFailedError as error:
-            raise RequestRefused(asked, error.message, SEE_STORY) from error
+            raise RequestRefused(asked, error.message, WHO_ANSWERS) from error
 
 
 def said(error: WorkflowFailureError) -> str:

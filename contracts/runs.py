@@ -137,6 +137,7 @@ class RunStatus(_Wire):
 
     While it goes on its workflow says so when asked; of a run that has ended the client makes it,
     so states of ends never cross. `reason` is why it is parked, or ended without an answer.
+    `usage` is what `Usage` holds, in its order; `cost` is in nano-USD.
     """
 
     state: Literal["running", "waiting", "parked"] | EndState = Field(alias="s")
