@@ -21,10 +21,13 @@ from tests.doc_blocks import blocks
 from tests.doc_shell import Shell
 from tests.releases import EARLY_DRAINAGE
 
-PROCESSES, SAID, PROBES, BEGINS, CURRENT, DRAINED, SCHEMA = (
+PROCESSES, SAID, PROBES, BEGINS, CURRENT, DRAINED, SCHEMA, UPGRADE = (
     one.code for one in blocks("docs/running.md")
 )
-PROBE = re.compile(r"^\w+: {exec: {command: \[(.*)\]}, periodSeconds: \d+, timeoutSeconds: (\d+)}$")
+PROBE = re.compile(
+    r"(?:readiness|liveness)Probe:\n  exec: {command: \[(.*)\]}\n"
+    r"  periodSeconds: \d+\n  timeoutSeconds: (\d+)\n"
+)
 
 
 async def shell_of(stack: Stack, folder: Path, **settings: str) -> Shell:
@@ -80,12 +83,11 @@ def in_general(text: str) -> str:
 
 async def probed(shell: Shell) -> list[int]:
     """Returns with which codes the page's probes end, each in its time: readiness, liveness."""
+    assert PROBE.sub("", PROBES) == ""
     codes = []
-    for line in PROBES.splitlines():
-        probe = PROBE.match(line)
-        assert probe is not None
-        command = probe[1].replace(",", "").replace("/tmp/health", "health")
-        async with asyncio.timeout(int(probe[2])):
+    for words, most_s in PROBE.findall(PROBES):
+        command = words.replace(",", "").replace("/tmp/health", "health")
+        async with asyncio.timeout(int(most_s)):
             codes.append(int((await shell.types(f"{command} >&2 && echo 0 || echo $?"))[-2:]))
     return codes
 
@@ -155,8 +157,7 @@ async def test_the_schema_is_made_and_upgraded_by_hand(
     shell = await Shell.open(tmp_path, RUNWARD_DATABASE_URL=empty_database_url)
     old = shell.with_settings(RUNWARD_DATABASE_URL=old_database_url)
     await shell.types(SCHEMA)
-    applies = SCHEMA.splitlines()[-1]
-    await old.types(applies.replace("-f schema.sql", "-f up.sql"))
+    await old.types(UPGRADE)
 
     for one in (shell, old):
         assert (await one.types("runward db status")).endswith("pending  -\n")
