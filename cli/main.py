@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from runward.cli import agents, approvals, config, db, issuers, output, runs, ticket, usage
 from runward.cli.dev import dev
@@ -18,8 +19,28 @@ from runward.cli.worker import worker
 
 _NO_HOME = "Could not determine home directory"
 
+
+class Commands(TyperGroup):
+    """The tree of commands. What Typer has pydantic judge is refused in our own words."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # Typer's own context
+        """Returns what the command returns."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            if error.__cause__ is not None:
+                from pydantic import ValidationError
+
+                from runward.contracts.wording import worded
+
+                if isinstance(error.__cause__, ValidationError):
+                    error.message = output.visible(worded(error.__cause__))
+            raise
+
+
 app = typer.Typer(
     name="runward",
+    cls=Commands,
     help="Durable, governed AI-agent runs on Temporal",
     no_args_is_help=True,
     rich_markup_mode=None,  # plain text: boxes would cost as much as all the rest of `--help`

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Annotated, Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -24,6 +24,7 @@ from runward.client.named import is_name
 from runward.contracts import names
 from runward.contracts.errors import ConfigurationError
 from runward.contracts.spelling import did_you_mean, nearest
+from runward.contracts.wording import worded
 
 CONFIG_FILE_VARIABLE = "RUNWARD_CONFIG_FILE"
 CONFIG_FILE = "runward.toml"
@@ -31,15 +32,31 @@ NO_SUCH_SETTING = "There is none of that name"
 ADDRESS_DEFAULT = "localhost:7233"
 STATE_DIR_DEFAULT = Path(".runward")
 SWEEP_EVERY_S_DEFAULT = 60.0
+SWEEP_EVERY_S_MIN = 0.1  # below it workers would do nothing but sweep
+SWEEP_EVERY_S_MAX = 86_400.0  # above it holds that nobody settles would block budgets for days
 RETENTION_DAYS_MAX = 36_500
 TAG_KEY_CHARS_MIN = 16  # below it the key can be tried as well as the names
 WORD_CHARS_MAX = 200  # of a user, a tenant, a role: all of them must fit into one ticket
 # As Temporal's server wants them. Both are written into the events of every step.
-_DEPLOYMENT = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
-_BUILD_ID = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
+_DEPLOYMENT = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+_BUILD_ID = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
+_CHARS = "It is 1 to 64 characters, the first a letter or a digit, the others also"
+_LINK, _NO_LINK = r"https?://[^/\s]\S*", "It is no link: it begins with http:// or https://"
 # Compressing what stays on this machine took 1.3 % of all CPU at saturation.
 _LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?\Z")
-_PORT = re.compile(r"(\]|^[^:\[]*)(:\d+)?$")  # of one host, which may be an address in brackets
+_PORT = re.compile(r"(\]|^[^:\[]*)(:(\d+))?$", re.ASCII)  # one host may be an address in brackets
+_PORT_MAX = 65_535
+
+
+def _formed(pattern: str, says: str) -> AfterValidator:
+    """Returns the check that a text has this form; pydantic's own would print the pattern."""
+
+    def checked(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(says)
+        return value
+
+    return AfterValidator(checked)
 
 
 class Deployment(NamedTuple):
@@ -61,22 +78,24 @@ class Settings(BaseSettings):
     task_queue: str = names.TASK_QUEUE
     state_dir: Path = STATE_DIR_DEFAULT
     temporal_binary: Path | None = None
-    temporal_ui_url: str | None = None
+    temporal_ui_url: Annotated[str, _formed(_LINK, _NO_LINK)] | None = None
     user: str | None = None
     tenant: str | None = None
     # The same for all clients of a namespace. Under another one a run's `key` makes another run.
     tag_key: SecretStr | None = None
     health_file: Path | None = None
     codec: str | None = None  # your PayloadCodec as module:name
-    sweep_every_s: float = Field(SWEEP_EVERY_S_DEFAULT, gt=0, allow_inf_nan=False)
+    sweep_every_s: float = Field(
+        SWEEP_EVERY_S_DEFAULT, ge=SWEEP_EVERY_S_MIN, le=SWEEP_EVERY_S_MAX, allow_inf_nan=False
+    )
     # For how many days after its end a run keeps what was said, and its steps; unset is for ever.
     # Under a day the store refuses to delete.
     retention_content_days: int | None = Field(None, ge=1, le=RETENTION_DAYS_MAX)
     retention_steps_days: int | None = Field(None, ge=1, le=RETENTION_DAYS_MAX)
 
     # Both make versioned workers, neither makes workers without a version.
-    deployment: str | None = Field(None, pattern=_DEPLOYMENT)
-    build_id: str | None = Field(None, pattern=_BUILD_ID)
+    deployment: Annotated[str, _formed(_DEPLOYMENT, f"{_CHARS} _ and -")] | None = None
+    build_id: Annotated[str, _formed(_BUILD_ID, f"{_CHARS} _, -, . and +")] | None = None
 
     @field_validator("*", mode="before")
     @classmethod
@@ -94,6 +113,14 @@ class Settings(BaseSettings):
     def _is_a_word(cls, value: str | None) -> str | None:
         if value is not None and not is_word(value):
             raise ValueError(f"It is 1 to {WORD_CHARS_MAX} printable characters")
+        return value
+
+    @field_validator("key_file", "state_dir", "temporal_binary", "health_file", mode="before")
+    @classmethod
+    def _can_be_a_path(cls, value: object) -> object:
+        """Refuses what no file is called; an empty path would be the folder that one is in."""
+        if value == "" or "\0" in str(value):
+            raise ValueError("It names no file: it is empty, or has a NUL character")
         return value
 
     @field_validator("tag_key")
@@ -122,8 +149,11 @@ class Settings(BaseSettings):
             if parts.scheme not in ("postgres", "postgresql"):
                 raise ValueError("It is no DSN: it begins with postgresql://")
             hosts = parts.netloc.rpartition("@")[2]
-            if not all(_PORT.search(one) for one in hosts.split(",")):
-                raise ValueError("Its port is no number")
+            queried = ",".join(parse_qs(parts.query).get("port", ()))
+            ports = [_PORT.search(one) for one in hosts.split(",")]
+            ports += [_PORT.search(f":{one}") for one in filter(None, queried.split(","))]
+            if not all(one and int(one[3] or 0) <= _PORT_MAX for one in ports):
+                raise ValueError(f"Its port is no number up to {_PORT_MAX}")
         return value
 
     @classmethod
@@ -134,7 +164,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "settings"
-            said = first["msg"].removeprefix("Value error, ")
+            said = worded(error)
             instead = f"See RUNWARD_* and {config_file()}"
             if first["type"] == "extra_forbidden":
                 near = did_you_mean(nearest(where, cls.model_fields))

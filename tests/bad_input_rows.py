@@ -41,14 +41,11 @@ TYPED: Section = {
             "say which tenant: --tenant NAME, or RUNWARD_TENANT",
             "likewise",
         ),
-        Row("runs show x {ada} -o yaml", 2, "'yaml' is not one of 'text', 'json', 'jsonl'"),
-        Row("runs watch x {ada} -o json", 2, "'json' is not one of 'text', 'jsonl'"),
-        Row(
-            "runs list --tenant acme --limit 0",
-            2,
-            "'--limit': Input should be greater than or equal to 1",
-        ),
-        Row("runs list --tenant acme --state done", 2, "'done' is not one of 'open', 'answered'"),
+        Row("runs show x {ada} -o yaml", 2, "'-o': 'yaml' is not one of 'text', 'json', 'jsonl'"),
+        Row("runs watch x {ada} -o json", 2, "'-o': 'json' is not one of 'text', 'jsonl'"),
+        Row("runs list --tenant acme --limit 0", 2, "'--limit': It has to be at least 1"),
+        Row("runs list --tenant acme --limit few", 2, "'--limit': It is no whole number"),
+        Row("runs list --tenant acme --state done", 2, "'--state': 'done' is not one of 'open',"),
         Row(
             "usage show ada --tenant acme --since nonsense",
             2,
@@ -123,6 +120,9 @@ TYPED: Section = {
             "Temporal's address. No setting names one. Set TEMPORAL_ADDRESS",
         ),
         Row("db status --database-url nonsense", 1, "It is no DSN: it begins with postgresql://"),
+        Row(
+            "db status --database-url postgres://h:65536/d", 1, "Its port is no number up to 65535"
+        ),
         Row("db print --after 9999", 1, "The migrations after '9999'. There are 0001 to"),
         Row(
             "runs show x {ada}",
@@ -183,8 +183,13 @@ TYPED: Section = {
             "The file 'broken.key'. Invalid statement",
         ),
         Row("config set database_url nonsense", 1, "It is no DSN: it begins with postgresql://"),
-        Row("config set retention_steps_days many", 1, "Input should be a valid integer"),
-        Row("config set sweep_every_s -1", 1, "Input should be greater than 0"),
+        Row("config set retention_steps_days many", 1, "It is no whole number"),
+        Row("config set build_id 1/2", 1, "It is 1 to 64 characters, the first a letter"),
+        Row(
+            "config set temporal_ui_url localhost:8233", 1, "It is no link: it begins with http://"
+        ),
+        Row("RUNWARD_CONFIG_FILE=nul.toml whoami {ada}", 1, "'key_file'. It names no file: it is"),
+        Row("config set sweep_every_s -1", 1, "It has to be at least 0.1"),
         Row("config set tag_key short", 1, "It has 5 characters, at least 16 are needed"),
         Row("RUNWARD_CODEC=nonsense config list", 1, "'nonsense' is no name of one, such as shop:"),
         Row("config get tenant", 5, "It has no value. Give it one: runward config set tenant"),

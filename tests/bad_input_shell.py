@@ -47,6 +47,7 @@ FILES = {
     "    async def decode(self, payloads):\n        return payloads\n"
     "codec = Codec()\n",
     "wrong.toml": 'databse_url = "topsecret"\n',
+    "nul.toml": 'key_file = "a\\u0000b"\n',
     "profiles.toml": "[profile.default]\n[profile.dev]\n",
     "cut.toml": "[profile.default]\napi_key = topsecret\n",
 }

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from runward.cli.main import app
 from runward.client.config_file import put
 from runward.client.settings import Settings
+from runward.contracts.errors import ConfigurationError
 
 FILE = b"""\
 # Ours. Ask ada before you change it.
@@ -23,6 +24,7 @@ task_queue = 'nights'\t# not the days'
 retention_steps_days = 30
 """
 DSN = "postgresql://runward:topsecret@db/runward"
+NAMED = "It is 1 to 64 characters, the first a letter or a digit, the others also"
 
 
 @pytest.fixture(autouse=True)
@@ -84,8 +86,22 @@ def test_a_value_has_the_type_of_its_setting(file: Path) -> None:
         ("tenant", "ac\nme", "It is 1 to 200 printable characters"),
         ("user", "a" * 201, "It is 1 to 200 printable characters"),
         ("codec", "nonsense", "'nonsense' is no name of one, such as shop:codec"),
-        ("sweep_every_s", "inf", "Input should be a finite number"),
-        ("sweep_every_s", "-1", "Input should be greater than 0"),
+        ("sweep_every_s", "inf", "It is no number"),
+        ("sweep_every_s", "soon", "It is no number"),
+        ("sweep_every_s", "1e-300", "It has to be at least 0.1"),
+        ("sweep_every_s", "1e300", "It has to be at most 86400.0"),
+        ("retention_steps_days", "1.5", "It is no whole number"),
+        ("retention_content_days", "0", "It has to be at least 1"),
+        ("retention_content_days", "36501", "It has to be at most 36500"),
+        ("key_file", "", "It names no file: it is empty, or has a NUL character"),
+        ("state_dir", "", "It names no file: it is empty, or has a NUL character"),
+        ("health_file", "", "It names no file: it is empty, or has a NUL character"),
+        ("temporal_binary", "", "It names no file: it is empty, or has a NUL character"),
+        ("temporal_ui_url", "localhost:8233", "It is no link: it begins with http:// or https://"),
+        ("database_url", "postgres://h:65536/d", "Its port is no number up to 65535"),
+        ("database_url", "postgres:///d?port=1,65536", "Its port is no number up to 65535"),
+        ("deployment", "a b", f"{NAMED} _ and -"),
+        ("build_id", "-1", f"{NAMED} _, -, . and +"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_wherever_it_comes_from(
@@ -101,6 +117,17 @@ def test_a_value_that_cannot_work_is_refused_wherever_it_comes_from(
 
     said = f"The setting {name!r}. {says}. See RUNWARD_* and runward.toml"
     assert [str(one) for one in refused] == [said] * len(refused)
+
+
+@pytest.mark.parametrize("value", ["1979-05-27", "[1]", "{a = 1}", '"a\\u0000b"'])
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_no_setting_is_refused_in_words_of_pydantic(file: Path, name: str, value: str) -> None:
+    file.write_text(f"{name} = {value}")
+    with pytest.raises(ConfigurationError) as refused:
+        Settings.load()
+
+    assert str(refused.value).startswith(f"The setting {name!r}. ")
+    assert "Input" not in str(refused.value) and "Value error" not in str(refused.value)
 
 
 def test_a_secret_comes_from_stdin_and_is_not_shown(file: Path) -> None:
