@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from pydantic import ValidationError
@@ -19,11 +20,19 @@ from runward.store.pool import Store
 from runward.workflows.payloads import raw, read
 
 
-class ClosingRuns:
-    """Closes runs; the first closing transition wins."""
+RunOf = Callable[[str, str], Awaitable[Run | None]]
 
-    def __init__(self, store: Store, transcripts: Transcripts) -> None:
+
+class ClosingRuns:
+    """Closes runs; the first closing transition wins.
+
+    `run_of` finds the run of an execution. A run may continue as new, or be reset, and end before
+    its next step: so the store need not know the execution yet.
+    """
+
+    def __init__(self, store: Store, transcripts: Transcripts, run_of: RunOf) -> None:
         self._store = store
+        self._run_of = run_of
         self._transcripts = transcripts
 
     @activity.defn(name=names.CLOSE_RUN)
@@ -37,7 +46,7 @@ class ClosingRuns:
         info = activity.info()
         assert info.workflow_id is not None, "run.close is scheduled by workflows only"
         assert info.workflow_run_id is not None, "an activity of a workflow has its run id"
-        run = await self._store.runs.find(info.workflow_id, info.workflow_run_id)
+        run = await self._run_of(info.workflow_id, info.workflow_run_id)
         if run is None:
             return raw(CloseResult(state="ended"))  # no step ever opened it
         state = await self._store.runs.close(run, _closing(run, step, info.scheduled_time))

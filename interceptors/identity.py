@@ -72,7 +72,8 @@ class Identity:
         # With a ticket, a first attempt opens a run that the store does not know, almost always;
         # where it does know it, `step_open` compares the two.
         opens = header is not None and call.attempt == 1
-        run = self._known.get(_place(call)) if opens else await self.known(call)
+        place = _place(call)
+        run = self._known.get(place) if opens else await self._found(place)
         if run is not None:
             return run, None
         if header is not None:
@@ -80,15 +81,19 @@ class Identity:
                 return await self._opening(call, shape, header)
             except TicketRefused as error:
                 # A reset, a retry and a cron repeat the start's headers, long after it was valid.
-                run = await self.known(call) or await self._continued(call)
+                run = await self.run_of(*place)
                 if run is None:
                     raise refused(str(error)) from None  # its cause is for nobody outside
                 return run, None
         return await self.adopted(call), None
 
-    async def known(self, call: Call) -> Run | None:
+    async def run_of(self, workflow_id: str, run_id: str) -> Run | None:
+        """Returns the run of an execution, also where it is a further one that did no step yet."""
+        found = await self._found((workflow_id, run_id))
+        return found or await self._continued(workflow_id, run_id)
+
+    async def _found(self, key: tuple[str, str]) -> Run | None:
         """Returns the run of an execution that the store knows."""
-        key = _place(call)
         run = self._known.get(key)
         if run is None:
             run = await self._store.runs.find(*key)
@@ -98,7 +103,7 @@ class Identity:
 
     async def adopted(self, call: Call) -> Run:
         """Returns the run that an unknown execution continues, as the server describes it."""
-        run = await self._continued(call)
+        run = await self._continued(*_place(call))
         if run is None and _LATER_STEP.fullmatch(call.step):
             raise Later("the store does not know this run: wait, or ask whoever operates it")
         if run is None:
@@ -107,17 +112,15 @@ class Identity:
             )
         return run
 
-    async def _continued(self, call: Call) -> Run | None:
-        found = await self._describe(call.workflow_id, call.run_id)
+    async def _continued(self, workflow_id: str, run_id: str) -> Run | None:
+        found = await self._describe(workflow_id, run_id)
         if found.kind == "first":
             return None
         if found.kind == "reset":
-            await self._spared(call.workflow_id, found.first_run_id)
-        run = await self._store.runs.adopt(
-            call.workflow_id, call.run_id, found.first_run_id, found.kind
-        )
+            await self._spared(workflow_id, found.first_run_id)
+        run = await self._store.runs.adopt(workflow_id, run_id, found.first_run_id, found.kind)
         if run is not None:
-            self._known[_place(call)] = run
+            self._known[workflow_id, run_id] = run
         return run
 
     async def _spared(self, workflow_id: str, first_run_id: str) -> None:

@@ -156,6 +156,22 @@ async def test_a_long_run_continues_as_new_and_stays_one_run(hurried: Stack) -> 
     assert inputs == sorted(set(inputs)) and len(inputs) == 9
 
 
+async def test_a_run_may_end_before_the_first_step_of_a_later_execution(hurried: Stack) -> None:
+    """By its limit, which it meets just as it continues as new; the store has not seen that yet."""
+    looks = [ask("lookup_order", order_id=str(number)) for number in range(9)]
+    app = App(looks, agent_options={"max_turns": 2})
+    async with hurried.worker(hurried.plugin(**app.given)):
+        ada = await hurried.acting_as("ada")
+        run = await ada.start("support", "Where are they?")
+        result = await run.result()
+        latest = await ada.temporal.get_workflow_handle(run.id).describe()
+        story = await run.story()
+
+    assert latest.run_id != result.run_id, "it never continued as new"
+    assert (result.interruption_reason, result.turns) == ("max_turns_exceeded", 2)
+    assert (story.run.state, story.run.reason) == ("interrupted", "max_turns_exceeded")
+
+
 async def test_a_repair_holds_in_a_later_execution(hurried: Stack) -> None:
     """Nothing of it is carried: the conversation says that there was one, so there is no second."""
     looks = [ask("lookup_order", order_id=str(number)) for number in range(3)]

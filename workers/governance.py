@@ -86,12 +86,13 @@ def assemble(client: Client, store: Store, given: Definitions) -> Assembly:
         given.providers.check(agent)
     deps = Deps(given.deps)
     transcripts = Transcripts(store, history_of(client))
+    identity = Identity(store, describer(client), given.agents, given.policy)
     model = ModelCall(given.agents, given.providers, transcripts, price, store.reads.tried)
     tools = ToolCalls(given.agents, transcripts, deps)
     shapes: dict[str, Shape] = {names.CALL_MODEL: model}
     bodies: list[Callable[..., Any]] = [
         model.call_model,
-        ClosingRuns(store, transcripts).close,
+        ClosingRuns(store, transcripts, identity.run_of).close,
         Deciding(store).decide,
     ]
     for name, body in tools.activities():
@@ -102,7 +103,7 @@ def assemble(client: Client, store: Store, given: Definitions) -> Assembly:
     governance = Governance(
         store,
         shapes,
-        Identity(store, describer(client), given.agents, given.policy),
+        identity,
         Permissions(given.policy),
         Budgets(given.budget),
         Approvals(given.approvals),
