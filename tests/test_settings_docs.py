@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
 from cryptography.fernet import Fernet
 from temporalio.client import Client
 
@@ -20,16 +21,25 @@ ATTRIBUTES, CODEC, RAISED = blocks("docs/settings.md")
 WORDS = (b"parcel", b"quick answer")
 
 
-async def test_the_search_attributes_are_there_afterwards(stack: Stack, tmp_path: Path) -> None:
-    """In a namespace that had none."""
+@pytest.mark.parametrize("code", [ATTRIBUTES.code, "runward doctor --fix"], ids=["shown", "fix"])
+async def test_the_search_attributes_are_there_afterwards(
+    code: str, stack: Stack, tmp_path: Path
+) -> None:
+    """In a namespace that had none, by each of the two ways that the page names."""
     namespace = f"bare-{uuid4().hex[:8]}"
     shell = await Shell.open(
-        tmp_path, TEMPORAL_ADDRESS=stack.temporal_address, TEMPORAL_NAMESPACE=namespace
+        tmp_path,
+        TEMPORAL_ADDRESS=stack.temporal_address,
+        TEMPORAL_NAMESPACE=namespace,
+        RUNWARD_DATABASE_URL=stack.database_url,
+        RUNWARD_KEY_FILE=str(stack.key.path),
+        RUNWARD_TENANT=stack.tenant,
+        RUNWARD_USER="ada",
     )
     await shell.types(f"temporal operator namespace create --namespace {namespace}")
     client = await Client.connect(stack.temporal_address, namespace=namespace)
     assert await registered(client) is not True
-    await shell.types(ATTRIBUTES.code)
+    await shell.types(code)
 
     assert await registered(client) is True
 
