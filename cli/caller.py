@@ -179,7 +179,7 @@ def finish(
         with asyncio.Runner(loop_factory=loop) as runner:
             return runner.run(work)
     except TimeoutError as error:
-        failure(TimeoutError(str(error) or "the time given with --timeout is over"))
+        failure(error)
         raise typer.Exit(EXIT_TIMEOUT) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(EXIT_CTRL_C) from error

@@ -103,7 +103,11 @@ def revoke(
             return await issuers.revoke(kid)
 
     if not finish(work()):
-        raise NotFound(f"The issuer {kid!r}", "None of that id is registered", "See issuers list")
+        raise NotFound(
+            f"The issuer {kid!r}",
+            "None of that id is registered",
+            "`runward issuers list` has those that are",
+        )
     out.note(f"Revoked {kid}")
 
 

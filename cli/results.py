@@ -28,6 +28,10 @@ async def told_result(run: RunHandle[str], wait_s: float | None, output: out.For
     telling = asyncio.create_task(tell_waits(run))
     try:
         ended = await run.result(wait_s)
+    except TimeoutError:
+        again = f"The run goes on; `runward runs result {run.id}` waits for it again"
+        said = f"The answer of {run.id!r}. The time given with --timeout is over. {again}"
+        raise TimeoutError(said) from None
     except WorkflowFailureError as error:
         raise AgentError(f"The run {run.id!r}", "It was cancelled", SEE_STORY) from error
     finally:

@@ -120,7 +120,7 @@ async def describe(caller: Caller, run_id: RunId, output: Output = "text") -> No
             "agent": await found.static_summary(),
             "execution": found.status.name.lower() if found.status else None,
             "started_at": found.start_time,
-            "closed_at": found.close_time,
+            "ended_at": found.close_time,
         }
         try:
             said |= (await client.get(run_id).status()).model_dump()

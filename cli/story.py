@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from runward.contracts.runs import RunResult
     from runward.contracts.story import RunRow, Story
 
+# What data says of a run besides its line of a list.
+_MORE = ("tenant", "run_id", "session", "epoch", "round", "result_digest", "content_gone_at")
+
 
 def run_row(run: RunRow) -> dict[str, Any]:
     """Returns a run as a line of a list."""
@@ -40,7 +43,7 @@ def totals(run: Story | RunResult[Any]) -> str:
 
 
 def as_data(story: Story) -> dict[str, Any]:
-    """Returns the whole story as data, with costs in dollars."""
+    """Returns the whole story as data: a run as a list has it, with more, and costs in dollars."""
     from dataclasses import asdict
 
     from runward.contracts.runs import usd
@@ -51,7 +54,9 @@ def as_data(story: Story) -> dict[str, Any]:
         row["cost_usd"] = f"{usd(row.pop('cost')):f}"
         row["approvals"] = [asked.model_dump() for asked in one.approvals]
         steps.append(row)
-    return asdict(story.run) | {
+    return {
+        **run_row(story.run),
+        **{name: getattr(story.run, name) for name in _MORE},
         "cost_usd": f"{story.cost:f}",
         "steps": steps,
         "pending": [asdict(one) for one in story.pending],

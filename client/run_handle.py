@@ -247,9 +247,16 @@ class RunHandle(Generic[Output]):
         await answered(self._handle.cancel(), f"Cancel of {self.id!r}")
 
     async def terminate(self, reason: str) -> None:
-        """Ends the run at once and without its cooperation; the store is told by a sweep."""
+        """Ends the run at once and without its cooperation; the store is told by a sweep.
+
+        Raises RequestRefused for a run that has ended.
+        """
         await self.check()
-        await answered(self._handle.terminate(reason=reason), f"Terminate of {self.id!r}")
+        asked = f"Terminate of {self.id!r}"
+        try:
+            await answered(self._handle.terminate(reason=reason), asked)
+        except NotFound as error:  # it was there in the check: Temporal says so of what has ended
+            raise RequestRefused(asked, "It has ended already", SEE_STORY) from error
 
     async def check(self) -> None:
         """Raises NotFound for a run of another tenant, and for one that is not there.

@@ -300,7 +300,7 @@ MISSING: Section = {
         Row("config get tennant", 5, "The setting 'tennant'. There is none of that name. Did you"),
         Row("config set tennant acme", 5, "Did you mean 'tenant'?"),
         Row("config delete tennant", 5, "The setting 'tennant'. It is not in 'runward.toml'"),
-        Row("issuers revoke none --yes", 5, "The issuer 'none'. None of that id is registered"),
+        Row("issuers revoke none --yes", 5, "is registered. `runward issuers list` has those"),
     ],
 }
 

@@ -183,6 +183,15 @@ async def test_terminated_run_is_an_agent_error_with_the_reason(desk: Desk) -> N
         await run.result(timeout=20)
 
 
+async def test_an_ended_run_is_not_terminated_again(desk: Desk) -> None:
+    run = await desk.ada.start("support", "wait")
+    await run.terminate("out of hand")
+
+    with pytest.raises(RequestRefused, match=r"It has ended already\. `runward runs show`") as told:
+        await run.terminate("once more")
+    assert not isinstance(told.value, NotFound)
+
+
 async def test_result_waits_no_longer_than_asked(desk: Desk) -> None:
     run = await desk.ada.start("support", "wait")
 
