@@ -74,6 +74,7 @@ def spoiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("COLUMNS", "200")
     # Processes with a full disk would leave half a file in everybody's __pycache__.
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # nor do we, where files are compared
     monkeypatch.setenv("NO_COLOR", "1")
     yield tmp_path
     for name in [one for one in sys.modules if one.startswith("bad_")]:
