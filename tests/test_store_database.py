@@ -72,7 +72,9 @@ async def test_a_connect_that_was_cancelled_leaves_nothing_behind(
     database_url: str, owner: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     """At whichever of its steps; asyncio would tell on stderr of an exception that nobody took."""
-    others = "select count(*) from pg_stat_activity where application_name = 'runward'"
+    # Not those of other processes' tests, in databases of their own.
+    others = """select count(*) from pg_stat_activity
+        where application_name = 'runward' and datname = current_database()"""
     before = await owner.fetchval(others)
     told: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
@@ -84,10 +86,10 @@ async def test_a_connect_that_was_cancelled_leaves_nothing_behind(
         with pytest.raises(asyncio.CancelledError):
             await opening
         await asyncio.sleep(0.01)  # until the connection has ended
+    gc.collect()
     async with asyncio.timeout(PATIENCE_S):
         while await owner.fetchval(others) > before:  # noqa: ASYNC110  # the server ends them
             await asyncio.sleep(0.05)
-    gc.collect()
 
     assert told == []
 
