@@ -22,13 +22,15 @@ $(STAMP): pyproject.toml uv.lock
 	@command -v uv >/dev/null 2>&1 || test -x .uv/bin/uv || \
 		{ $(PYTHON) -m venv .uv && echo '*' > .uv/.gitignore && \
 		.uv/bin/python -m pip install --quiet 'uv>=0.9'; }
-	$(UV) sync --frozen
+	$(UV) sync --frozen --compile-bytecode
 	$(RUN) -m runward.workers.temporal_binary
 	@touch $@
 
 demo: setup ## run the demonstration, start to finish, on this machine
 	$(RUN) deploy/demo/main.py $(ARGS)
 
+# Else each process that a test starts would compile anew what it imports from here.
+test: export PYTHONDONTWRITEBYTECODE =
 test: setup ## run the tests
 	$(RUN) -m pytest -n 4 -q $(ARGS)
 
