@@ -38,6 +38,7 @@ EXECUTED = {
     ("docs/output.md", None): "tests/test_output_docs.py",
     ("docs/providers.md", "acme_provider.py"): "tests/test_provider_docs.py",
     ("docs/providers.md", "test_acme_provider.py"): "tests/test_provider_docs.py",
+    ("docs/providers.md", "acme_prices.py"): "tests/test_provider_docs.py",
     ("docs/testing.md", None): "tests/test_testing_plugin.py",
     ("docs/own-workflows.md", None): "tests/test_testing_plugin.py",
     ("docs/running.md", None): "tests/test_running_docs.py",
