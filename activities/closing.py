@@ -19,7 +19,6 @@ from runward.contracts.steps import Closing, Run
 from runward.store.pool import Store
 from runward.workflows.payloads import raw, read
 
-
 RunOf = Callable[[str, str], Awaitable[Run | None]]
 
 

@@ -96,7 +96,10 @@ class NoWorkerAnswered(RunwardError):
 def no_worker(asked: str) -> NoWorkerAnswered:
     """Returns the error for a call that only a worker can answer, and none did."""
     return NoWorkerAnswered(
-        asked, "No worker answered in time", "Start one: `runward worker --app module:app`"
+        asked,
+        "No worker answered in time",
+        "Start one: `runward worker --app module:app`. The log of one that runs says what it waits"
+        " for, which may be its store",
     )
 
 

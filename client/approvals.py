@@ -40,7 +40,7 @@ from runward.workflows.payloads import raw, read
 DECIDE_TIMEOUT_S = 20.0  # an update blocks for as long as no worker polls
 REASON_CHARS_MAX = 1000
 POLL_S = 0.1
-_STATES = get_args(ApprovalState)
+_STATES, _WORDS = get_args(ApprovalState), get_args(DecisionWord)
 # As the store says them.
 _OWN_REQUEST = "the requester may not approve"
 _ROLE_MISSING = "the approver's role is missing"
@@ -98,12 +98,16 @@ class Approvals:
     async def signal_decision(self, approval_id: str, word: DecisionWord, reason: str = "") -> None:
         """Sends a decision without waiting for a worker; the request's row tells what became of it.
 
-        The ticket holds for five minutes: a decision that no worker sees until then is lost.
+        The ticket holds for five minutes: a decision that no worker sees until then is lost. Raises
+        ApprovalRefused where the run has ended, NotFound where there is no request of that id.
         """
         approval = await self.get(approval_id)
         asked = f"{word.capitalize()} of {approval_id!r}"
         decision = raw(self._decision(approval, word, reason))
-        await answered(self._run(approval).signal(names.DECISION_SIGNAL, decision), asked)
+        try:
+            await answered(self._run(approval).signal(names.DECISION_SIGNAL, decision), asked)
+        except NotFound as error:
+            raise _run_ended(asked, approval) from error
 
     async def _decide(self, approval_id: str, word: DecisionWord, reason: str) -> DecisionResult:
         asked = f"{word.capitalize()} of {approval_id!r}"
@@ -144,9 +148,8 @@ class Approvals:
                 if not _not_waiting_yet(error.cause):
                     said = _message(error.cause)
                     raise ApprovalRefused(asked, said, _look(approval)) from error
-            except NotFound as error:  # of the run: its row is there
-                how = f"`runward runs show {approval.workflow_id}` says how"
-                raise ApprovalRefused(asked, "Its run has ended", how) from error
+            except NotFound as error:
+                raise _run_ended(asked, approval) from error
             else:
                 if not result.accepted:
                     raise ApprovalRefused(asked, *_refusal(result, approval))
@@ -167,6 +170,12 @@ class Approvals:
         return read(DecisionResult, value)
 
     def _decision(self, approval: Approval, word: DecisionWord, reason: str) -> Decision:
+        if word not in _WORDS:  # a signal tells nobody what its handler refuses
+            raise RequestRefused(
+                f"The decision {word!r}",
+                f"Decisions are {', '.join(_WORDS)}",
+                "Say one of them",
+            )
         if len(reason) > REASON_CHARS_MAX:
             raise ApprovalRefused(
                 f"A reason of {len(reason)} characters",
@@ -199,6 +208,12 @@ def _refusal(result: DecisionResult, approval: Approval) -> tuple[str, str]:
     if result.reason == _OWN_REQUEST:
         return result.reason, f"Let another user decide, in the role {role!r}"
     return f"{result.reason}: {role!r}", "Decide as a user who has it: roles=[...], or --role"
+
+
+def _run_ended(asked: str, approval: Approval) -> ApprovalRefused:
+    """Returns the error for a request whose row is there, and whose run Temporal has no more."""
+    how = f"`runward runs show {approval.workflow_id}` says how"
+    return ApprovalRefused(asked, "Its run has ended", how)
 
 
 def _look(approval: Approval) -> str:

@@ -51,7 +51,12 @@ class RunwardError(Exception):
 
     def __init__(self, asked: str, holds: str = "", instead: str = "") -> None:
         self.asked, self.holds, self.instead = asked, holds, instead
-        super().__init__(". ".join(part.rstrip(".") for part in (asked, holds, instead) if part))
+        text = ""
+        for part in (asked, holds, instead):
+            if text and part:
+                text += " " if text.endswith(("?", "!")) else ". "
+            text += part.rstrip(".")
+        super().__init__(text)
 
 
 class ConfigurationError(RunwardError):

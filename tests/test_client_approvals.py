@@ -84,6 +84,16 @@ async def test_decision_by_signal_reaches_the_run(desk: Desk) -> None:
     assert (await desk.unconfirmed(run.id)).count(".") == 2
 
 
+async def test_decision_by_signal_that_cannot_hold_is_refused(desk: Desk) -> None:
+    """Nobody would hear of it: a signal has no answer."""
+    bob = desk.bob.approvals
+    desk.reader.asks(desk.tenant, "rw-none")
+    with pytest.raises(ApprovalRefused, match="Its run has ended"):
+        await bob.signal_decision("ap-1", "approve")
+    with pytest.raises(RequestRefused, match=r"'maybe'\. Decisions are approve, reject"):
+        await bob.signal_decision("ap-1", "maybe")  # type: ignore[arg-type]
+
+
 async def test_decision_that_does_not_hold_is_refused_with_its_reason(desk: Desk) -> None:
     run = await desk.ada.start("support", "ask refund")
     desk.reader.asks(desk.tenant, run.id)

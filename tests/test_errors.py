@@ -91,6 +91,13 @@ def test_errors_end_commands_with_their_exit_code(error: Exception, code: int) -
         assert f"| `{type(error).__name__}` | {code} |" in index
 
 
+def test_a_question_ends_its_sentence() -> None:
+    error = RunwardError("The agent 'suport'", "Did you mean 'support'?", "Correct it.")
+
+    assert str(error) == "The agent 'suport'. Did you mean 'support'? Correct it"
+    assert str(RunwardError("", "It holds", "")) == "It holds"
+
+
 def test_an_error_is_told_with_its_code(capsys: pytest.CaptureFixture[str]) -> None:
     output.failure(NotFound("The run 'x'", "It is not there"))
     assert capsys.readouterr().err == "Error: The run 'x'. It is not there [RW-NOT-FOUND]\n"
