@@ -15,9 +15,16 @@ from runward.store.approvals import ApprovalStore
 from runward.store.database import Database, Row
 from runward.store.reads import ReadStore
 
+# Requests of before a reset stand with the call that they were asked for. After it they count for
+# the same call if somebody approved it: that holds, and nobody is asked again.
 _STEPS = """
 select s.step, s.epoch, s.round, s.kind, s.name, s.state, s.tries, s.opened_at, s.closed_at,
-       s.outcome, asked.at as asked_at, asked.rule as asked_rule
+       s.outcome, asked.at as asked_at, asked.rule as asked_rule,
+       array(select a.id from runward.approval a
+              where a.tenant = s.tenant and a.run_id = s.run_id and a.round = s.round
+                and a.step = s.step
+                and (a.epoch = s.epoch or (a.epoch < s.epoch and a.digest = s.digest
+                                           and a.state in ('approved', 'consumed')))) as requests
   from runward.step s cross join lateral (
     select min(a.created_at) as at,
            coalesce((array_agg(a.rule order by a.created_at desc))[1], '') as rule
@@ -115,6 +122,6 @@ def _step(row: Row, asked: Sequence[Approval], decided: Decided) -> StoryStep:
         cost=0 if done is None else done.cost,
         rule=decided.rules.get(place, row["asked_rule"]),
         reason=outcome.reason if isinstance(outcome, Denied | Failed | Unknown) else "",
-        approvals=tuple(one for one in asked if one.step == row["step"]),
+        approvals=tuple(one for one in asked if one.id in row["requests"]),
         full=outcome.full.digest if isinstance(outcome, ToolDone) and outcome.full else "",
     )

@@ -18,7 +18,7 @@ from runward.contracts.errors import RequestRefused
 from runward.contracts.runs import usd
 from runward.testing.scripts import ask, bill_as, say
 from runward.testing.stack import Stack
-from tests.support import App
+from tests.support import App, reset
 
 TURNS = [
     bill_as(ask("refund", order_id="17", amount="5.00"), input=100, output=20),
@@ -29,6 +29,35 @@ NANO_USD_INPUT, NANO_USD_OUTPUT = 1_000, 5_000  # the scripted model's price per
 
 async def people(stack: Stack) -> tuple[ActingClient, ActingClient]:
     return await stack.acting_as("ada"), await stack.acting_as("bob", roles=["finance"])
+
+
+async def test_after_a_reset_each_request_stands_with_the_call_that_it_is_for(stack: Stack) -> None:
+    """What is void says nothing of the call that waits now, nor the new request of the old call."""
+    ada, bob = await people(stack)
+    async with stack.worker(stack.plugin(**App(TURNS).given)):
+        run = await ada.start("support", "Refund 17")
+        before = await run.next_approval()
+        await reset(stack, run.id, 1)
+        again = ada.get(run.id)
+        anew = await again.next_approval()
+        waiting = await again.story()
+        await bob.approvals.approve(anew.id)
+        await again.result()
+        await reset(stack, run.id, 1)
+        await ada.get(run.id).result()
+        ended = await ada.get(run.id).story()
+
+    asked = {one.epoch: one.approvals for one in waiting.steps if one.step == "t1.tool.0"}
+    assert {epoch: [(one.id, one.state) for one in found] for epoch, found in asked.items()} == {
+        0: [(before.id, "void")],
+        1: [(anew.id, "pending")],
+    }
+    # The call of the second reset is not asked for again: who approved it before did so for this.
+    assert [
+        [one.id for one in step.approvals]
+        for step in sorted(ended.steps, key=lambda one: one.epoch)
+        if step.step == "t1.tool.0"
+    ] == [[before.id], [anew.id], [anew.id]]
 
 
 async def test_a_story_tells_calls_costs_rules_and_approvals(stack: Stack) -> None:
