@@ -184,7 +184,13 @@ def confirm(question: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise typer.BadParameter("nobody can be asked here: say --yes")
-    typer.confirm(question, abort=True, err=True)
+    try:
+        agreed = typer.confirm(question, err=True)
+    except typer.Abort:  # Ctrl-C, or the end of what is typed
+        raise typer.Exit(EXIT_CTRL_C) from None
+    if not agreed:
+        note("Nothing was done")
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _say(text: str, style: str) -> None:

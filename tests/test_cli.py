@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 from typing import get_args
 
 import pytest
+import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -93,3 +95,31 @@ def test_fields_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_states_are_those_of_the_contract() -> None:
     assert get_args(approvals.State) == get_args(ApprovalState)
+
+
+class Typing(io.StringIO):
+    """A terminal at which somebody types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("typed", "code"),
+    [("n\n", output.EXIT_FAILED), ("\n", output.EXIT_FAILED), ("", output.EXIT_CTRL_C)],
+)
+def test_who_does_not_say_yes_ends_the_command(
+    monkeypatch: pytest.MonkeyPatch, typed: str, code: int
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Typing(typed))
+
+    with pytest.raises(typer.Exit) as ended:
+        output.confirm("Terminate rw-1?", yes=False)
+    assert ended.value.exit_code == code
+
+
+def test_who_says_yes_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Typing("y\n"))
+
+    output.confirm("Terminate rw-1?", yes=False)
+    assert sys.stdin.read() == ""
