@@ -16,7 +16,7 @@ from temporalio.api.operatorservice.v1 import (
     AddSearchAttributesRequest,
     ListSearchAttributesRequest,
 )
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionDescription
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -96,6 +96,22 @@ class Labelling:
                 if self._registered is None:
                     self._registered = await registered(self._temporal)
         return bool(self._registered)
+
+
+async def memo(found: WorkflowExecutionDescription, name: str, asked: str) -> str | None:
+    """Returns what the memo of a workflow holds under that name, None if it has nothing there.
+
+    Raises ConfigurationError where a codec encoded it that this client does not have.
+    """
+    try:
+        value: str | None = await found.memo_value(name, None, type_hint=str)
+    except KeyError as error:  # the SDK's, with the name of the encoding
+        raise ConfigurationError(
+            asked,
+            f"This client has no codec that decodes it: {error.args[0]}",
+            "Give it the codec that encoded it: RUNWARD_CODEC or connect(codec=...)",
+        ) from error
+    return value
 
 
 async def registered(temporal: Client) -> bool | None:

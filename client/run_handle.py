@@ -34,6 +34,7 @@ from runward.client.confirmation import (
 )
 from runward.client.ended import by_last_words, by_result, by_store
 from runward.client.events import events
+from runward.client.labels import memo
 from runward.client.reader import Reader, needs_reader
 from runward.client.resetting import reset_before
 from runward.client.stories import told
@@ -270,7 +271,7 @@ class RunHandle(Generic[Output]):
         found = await answered(self._handle.describe(), asked)
         tag = found.typed_search_attributes.get(_TENANT)
         if tag is None:
-            tag = await found.memo_value(names.TENANT_ATTRIBUTE, None, type_hint=str)
+            tag = await memo(found, names.TENANT_ATTRIBUTE, asked)
         if tag not in (None, self._tenant_tag):
             first = found.raw_description.workflow_execution_info.first_run_id
             # Tags differ as well where the run's starter had another tag key; the store knows.

@@ -16,7 +16,7 @@ from runward.client.answering import LIST_RUNS, admitted_by_temporal, answered
 from runward.client.approvals import Approvals
 from runward.client.confirmation import Origin
 from runward.client.keys import TicketSource
-from runward.client.labels import Labelling, Tags
+from runward.client.labels import Labelling, Tags, memo
 from runward.client.reader import Reader, needs_reader
 from runward.client.requests import admitted, sent
 from runward.client.run_handle import RunHandle
@@ -231,11 +231,11 @@ class ActingClient:
     async def _same_run(self, workflow_id: str, digests: set[str], key: str | None) -> str:
         """Returns the first run id of the run that has this id, if it was asked for the same."""
         handle = self._temporal.get_workflow_handle(workflow_id)
-        found = await answered(handle.describe(), f"A run under the key {key!r}")
-        known = await found.memo_value(names.REQUEST_DIGEST_MEMO, "", type_hint=str)
-        if known not in digests:
+        asked = f"A run under the key {key!r}"
+        found = await answered(handle.describe(), asked)
+        if await memo(found, names.REQUEST_DIGEST_MEMO, asked) not in digests:
             raise RequestRefused(
-                f"A run under the key {key!r}",
+                asked,
                 "This key stands for a run that was asked something else",
                 "Use one key per request",
             )

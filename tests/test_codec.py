@@ -21,6 +21,7 @@ from runward.client.reader import DirectReader
 from runward.client.run_handle import RunHandle
 from runward.client.runs import ActingClient
 from runward.client.runward_client import RunwardClient
+from runward.contracts import names
 from runward.contracts.errors import AgentError, ConfigurationError
 from runward.contracts.providers import ModelRequest, ModelResponse
 from runward.contracts.transcript import AssistantMessage, ToolCall
@@ -186,6 +187,24 @@ async def test_a_client_without_the_codec_says_so(stack: Stack) -> None:
         blind = (await stack.acting_as("ada")).get(run.id)
         with pytest.raises(ConfigurationError, match="has no codec that decodes it"):
             await blind.result(timeout=30)
+
+
+async def test_a_client_without_the_codec_says_so_of_a_memo(stack: Stack) -> None:
+    """There a run's key is compared; its tenant too, where the namespace lacks our attributes."""
+    async with acting(stack, "ada") as ada:
+        keyed = await ada.start("support", "Refund the parcel", key="k")
+        tagged = await ada.temporal.start_workflow(
+            "other", id=f"{keyed.id}-o", task_queue="empty", memo={names.TENANT_ATTRIBUTE: "t"}
+        )
+        blind = await stack.acting_as("ada")
+        for door in (
+            blind.start("support", "Refund the parcel", key="k"),
+            blind.get(tagged.id).status(),
+        ):
+            with pytest.raises(
+                ConfigurationError, match=r"no codec that decodes it.*RUNWARD_CODEC"
+            ):
+                await door
 
 
 async def test_under_a_worker_without_the_codec_a_run_waits_and_says_why(stack: Stack) -> None:
