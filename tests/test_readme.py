@@ -15,7 +15,8 @@ MAKES, SHOP, SERVES, CASE, RUNS_CASE, _ = blocks("README.md")
 
 async def test_two_commands_run_what_is_tested() -> None:
     """The first runs what tests/test_demo.py does. The second runs this, so it only says so."""
-    shell = await Shell.open(ROOT)
+    # As if no `make test` had started this, whose words a make in it would inherit.
+    shell = await Shell.open(ROOT, ARGS="", MAKEFLAGS="", MAKELEVEL="")
     # Who runs this has made the setup.
     planned = [
         (await shell.types(f"{line.split('#')[0]} --old-file=setup --dry-run")).split()[1:]
