@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
@@ -29,6 +30,7 @@ KEPT_MAX = 2  # one for opens, one for closes: to give one back to the pool cost
 Row = asyncpg.Record
 # Quoted: asyncpg's classes take parameters in its stubs only.
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[Row]"
+Connected = TypeVar("Connected")
 Trouble = Literal["busy", "away", "item"]
 
 # What asyncpg raises when a statement fails. Its internal error is a connection on which the server
@@ -154,7 +156,8 @@ class Database:
                     connection_class=_Connection,
                     server_settings=settings,
                     reset=_keep,
-                )
+                ),
+                _end,
             )
         except FAILURES as error:
             said = translate(error, store=f"the store at {place(self._dsn)}")
@@ -214,7 +217,11 @@ class Database:
             if not connection.is_closed():
                 return connection
             await self._release(connection)
-        connection = await self.pool.acquire()
+        pool = self.pool
+        if pool.get_size() == self._connections_max and pool.get_idle_size() == 0:
+            connection = await pool.acquire()  # of somebody else, so a cancel need not wait
+        else:  # also an idle one may be made anew, where it is expired
+            connection = await _connected(pool.acquire(), pool.release)
         self._lent += 1
         return connection
 
@@ -241,23 +248,29 @@ class Database:
         await self.pool.release(connection)
 
 
-async def _connected(pool: asyncpg.Pool[Row]) -> asyncpg.Pool[Row]:
-    """Returns the pool once it is connected; cancelled, it waits a moment for that, and ends it.
+async def _connected(
+    given: Awaitable[Connected], undo: Callable[[Connected], Awaitable[None]]
+) -> Connected:
+    """Returns what is given once it is connected; cancelled, it waits a moment for that.
 
-    Cancelled itself while it asks for TLS, asyncpg leaves an exception that nobody takes, and
-    asyncio tells of it on stderr.
+    Then it is undone. Cancelled itself while it asks for TLS, asyncpg leaves an exception that
+    nobody takes, and asyncio tells of it on stderr.
     """
-    connecting = asyncio.ensure_future(pool)
+    connecting = asyncio.ensure_future(given)
     try:
         return await asyncio.shield(connecting)
     except asyncio.CancelledError:
         try:
-            await asyncio.wait_for(connecting, CANCELLED_S_MAX)
+            found = await asyncio.wait_for(connecting, CANCELLED_S_MAX)
         except FAILURES:  # nobody asks for it any more
             pass
         else:
-            pool.terminate()
+            await undo(found)
         raise
+
+
+async def _end(pool: asyncpg.Pool[Row]) -> None:
+    pool.terminate()
 
 
 async def _keep(connection: object) -> None:

@@ -94,6 +94,32 @@ async def test_a_connect_that_was_cancelled_leaves_nothing_behind(
     assert told == []
 
 
+async def test_a_further_connect_that_was_cancelled_leaves_nothing_behind(
+    database_url: str,
+) -> None:
+    """As above, of a connection that the pool makes for a statement."""
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    database = Database(database_url, connections_max=2)
+    await database.open()
+    for steps in range(CONNECT_STEPS):
+        busy = asyncio.create_task(database.value("select pg_sleep(0.05)"))
+        await asyncio.sleep(0.01)
+        asking = asyncio.create_task(database.value("select 1"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await busy
+        await database.pool.expire_connections()
+        gc.collect()
+    both = await asyncio.gather(*(database.value("select 1") for _ in range(2)))
+    await database.close()
+
+    assert (told, both) == ([], [1, 1])
+
+
 @pytest.fixture
 async def gate(database_url: str) -> AsyncIterator[Gate]:
     async with Gate(int(database_url.rpartition(":")[2].partition("/")[0])) as opened:
