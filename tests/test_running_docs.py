@@ -28,6 +28,7 @@ PROBE = re.compile(
     r"(?:readiness|liveness)Probe:\n  exec: {command: \[(.*)\]}\n"
     r"  periodSeconds: \d+\n  timeoutSeconds: (\d+)\n"
 )
+NOT_SEEN_YET = ("Deployment not found", "missing active task queues")
 
 
 async def shell_of(stack: Stack, folder: Path, **settings: str) -> Shell:
@@ -133,14 +134,14 @@ def _release(folder: Path) -> Path:
 
 
 async def _makes_current(shell: Shell, code: str) -> None:
-    """A busy server forgets for a moment that it has seen the build."""
+    """A busy server sees the pollers of a build late, or forgets for a moment that it has."""
     async with asyncio.timeout(60):
         while True:
             try:
                 await shell.types(code, answers="y\n")
                 return
             except AssertionError as error:
-                if "Deployment not found" not in str(error):
+                if not any(one in str(error) for one in NOT_SEEN_YET):
                     raise
 
 
