@@ -12,7 +12,7 @@ import pytest
 from temporalio.workflow import NondeterminismError
 
 import runward.testing
-from runward import Agent, Budget, Cap, RunwardPlugin, tool
+from runward import Agent, Budget, Cap, RequestRefused, RunwardPlugin, tool
 from runward.testing import Fail, Stack, bill_as, failing, replay, say, scripted
 from runward.testing.sharing import NotShared, Sharing, ask_for
 from tests.users_code import Cards, Charges
@@ -85,6 +85,25 @@ async def test_a_history_is_read_from_a_file(stack: Stack, tmp_path: Path) -> No
     kept.write_text((await stack.history(run)).to_json())
 
     await replay(kept, sandboxed=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"events": []}',
+        '{"events": [{"eventId": "1"}]}',
+        '{"events": [{"eventId": []}]}',
+    ],
+)
+async def test_what_is_no_history_is_refused(text: str, tmp_path: Path) -> None:
+    """Over some of it Temporal's replayer would wait for ever."""
+    kept = tmp_path / "kept.json"
+    kept.write_text(text)
+    with pytest.raises(RequestRefused, match=r"A replay of .*kept.*to_json"):
+        await replay(kept)
 
 
 async def test_a_stack_reads_whatever_its_tenant_has(stack: Stack) -> None:
