@@ -143,9 +143,11 @@ async def test_uses_servers_that_are_there(empty_database_url: str) -> None:
         assert (first.ui_url is None, second.ui_url is None) == (False, True)
         assert (issuers, applied) == (2, len(migrations()))
         keys = first.key_file, second.key_file
-        told = [[line.partition("=")[0] for line in dev._exports(one)] for one in (first, second)]
+        said = dev._exports(first, "runward"), dev._exports(second, "nights")
+        told = [[line.partition("=")[0] for line in lines] for lines in said]
         found = ["export TEMPORAL_ADDRESS", "export RUNWARD_KEY_FILE"]
-        assert told == [[*found, "export RUNWARD_TEMPORAL_UI_URL"], found]
+        others = "export RUNWARD_TEMPORAL_UI_URL", "export RUNWARD_TASK_QUEUE"
+        assert told == [[*found, one] for one in others]
 
     assert not any(one.exists() for one in keys)
 

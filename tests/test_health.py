@@ -136,6 +136,15 @@ def test_file_that_nobody_has_written_is_told(file: Path) -> None:
     assert "No worker has written it" in str(result.exception)
 
 
+@pytest.mark.parametrize("text", ["import os", "[]", "{}", '{"store": 1}', '"text"', "1", "\xff"])
+def test_file_that_no_worker_has_written_is_told(file: Path, text: str) -> None:
+    file.write_text(text, encoding="latin-1")
+    result = CliRunner().invoke(app, ["health", "--file", str(file)])
+
+    assert isinstance(result.exception, ConfigurationError)
+    assert "A worker of this release has not written what is in it" in str(result.exception)
+
+
 async def test_file_may_be_named_by_a_setting(tmp_path: Path) -> None:
     working(tmp_path / "health")
 
@@ -151,7 +160,8 @@ def test_file_that_cannot_be_written_stops_nothing(
 ) -> None:
     working(tmp_path / "nowhere" / "health")
 
-    assert "the health file cannot be written" in caplog.text
+    # Of the two tries the first is told: more of them follow every other second.
+    assert caplog.text.count("the health file cannot be written") == 1
 
 
 async def test_server_that_is_away_at_the_start_is_waited_for(

@@ -27,6 +27,7 @@ from runward.client.keys import KeyFile
 from runward.client.settings import temporal_connection
 from runward.contracts.errors import TemporalUnavailable
 from runward.contracts.identity import Issuer
+from runward.contracts.names import TASK_QUEUE
 from runward.store.database import FAILURES, unreached
 from runward.store.migrate import migrate
 from runward.store.pool import Store
@@ -305,16 +306,17 @@ def _show(stack: DevStack, app: str | None, kept: Path | None, task_queue: str) 
     console.print(table)
     if stack.owns_database:
         console.print("The password is shown: this database is on this machine, for development.")
-    print("For other terminals:\n", *_exports(stack), sep="\n", flush=True)
+    print("For other terminals:\n", *_exports(stack, task_queue), sep="\n", flush=True)
 
 
-def _exports(stack: DevStack) -> list[str]:
+def _exports(stack: DevStack, task_queue: str) -> list[str]:
     """Returns what a shell is told to find all this; a database of others is theirs to name."""
     settings = {
         "TEMPORAL_ADDRESS": stack.temporal_address,
         "RUNWARD_DATABASE_URL": stack.database_url if stack.owns_database else None,
         "RUNWARD_KEY_FILE": str(stack.key_file),
         "RUNWARD_TEMPORAL_UI_URL": stack.ui_url,
+        "RUNWARD_TASK_QUEUE": None if task_queue == TASK_QUEUE else task_queue,
     }
     return [f"export {name}={shlex.quote(value)}" for name, value in settings.items() if value]
 

@@ -41,6 +41,7 @@ class Health:
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
         self._draining = False
+        self._unwritten = ""  # why the file could not be written the last time
         self._states = {one: ServerState.now(up=False, reason=NOT_YET) for one in _NAMES}
         self._gone: dict[Server, float] = {}  # since when, by the clock that is never stepped
 
@@ -93,8 +94,12 @@ class Health:
         said = WorkerHealth(os.getpid(), **self._states, draining=self._draining, at=time.time())
         try:
             write(self._file, said)
+            why = ""
         except OSError as error:
-            _LOG.warning("the health file cannot be written: %s", error)
+            why = str(error)
+        if why and why != self._unwritten:  # it is tried every other second
+            _LOG.warning("the health file cannot be written: %s", why)
+        self._unwritten = why
 
 
 async def reached(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+
+from runward.contracts.errors import ConfigurationError
 
 Server = Literal["store", "temporal"]
 
@@ -62,11 +63,22 @@ def write(path: Path, health: WorkerHealth) -> None:
 
 
 def read(path: Path) -> list[WorkerHealth]:
-    """Returns what is in the file, and in those beside it that several processes write."""
+    """Returns what is in the file, and in those beside it that several processes write.
+
+    Raises ConfigurationError for a file that no worker wrote, and OSError.
+    """
     files = [path, *sorted(path.parent.glob(f"{path.name}.[0-9]*"))]
-    return [_parsed(json.loads(one.read_text())) for one in files if one.is_file()]
+    return [_parsed(one) for one in files if one.is_file()]
 
 
-def _parsed(said: Mapping[str, Mapping[str, object]]) -> WorkerHealth:
-    states = {name: ServerState(**said[name]) for name in ("store", "temporal")}  # type: ignore[arg-type]
-    return WorkerHealth(**{**said, **states})  # type: ignore[arg-type]
+def _parsed(file: Path) -> WorkerHealth:
+    try:
+        said = json.loads(file.read_text())
+        states = {name: ServerState(**said[name]) for name in ("store", "temporal")}
+        return WorkerHealth(**{**said, **states})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigurationError(
+            f"The health file {str(file)!r}",
+            "A worker of this release has not written what is in it",
+            "Name the file that workers write: --file, RUNWARD_HEALTH_FILE",
+        ) from error
