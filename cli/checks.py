@@ -224,9 +224,12 @@ async def issuer(patient: Patient) -> Check:
         return Check("issuer", "warn", f"{key.kid}: the store could not be asked",
                      "Mend the database first")  # fmt: skip
     found = await patient.store.issuers.find(key.kid)
-    if found is None or found.revoked:
-        return Check("issuer", "fail", f"{key.kid}: {'revoked' if found else 'not registered'}",
+    if found is None:
+        return Check("issuer", "fail", f"{key.kid}: not registered",
                      f"runward issuers add {path} --tenant NAME")  # fmt: skip
+    if found.revoked:  # for ever: what mends it is another key
+        return Check("issuer", "fail", f"{key.kid}: revoked",
+                     "runward issuers add PATH --create --tenant NAME")  # fmt: skip
     return Check("issuer", "ok", f"{key.kid}, for {', '.join(found.tenants)}")
 
 
@@ -285,7 +288,8 @@ async def permissions(patient: Patient) -> Check | None:
 async def disk(patient: Patient) -> Check:
     """There is room where the development stack keeps its data."""
     folder = patient.settings.state_dir
-    free = shutil.disk_usage(folder if folder.exists() else Path.cwd()).free
+    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    free = shutil.disk_usage(there).free
     text = f"{free / 1024**3:.1f} GiB free at {folder}"
     if free >= DISK_BYTES_MIN:
         return Check("disk", "ok", text)

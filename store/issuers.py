@@ -33,9 +33,13 @@ class IssuerStore:
             list(issuer.roles),
             list(issuer.operations),
         )
-        if await self.find(issuer.kid) != issuer:
+        found = await self.find(issuer.kid)
+        if found != issuer:
+            revoked = found is not None and found.revoked
             raise ConfigurationError(
-                f"issuer {issuer.kid!r}", "It is registered with other content", "Use another kid"
+                f"The issuer {issuer.kid!r}",
+                "It was revoked" if revoked else "It is registered with other content",
+                "Make another key: `runward issuers add PATH --create --tenant NAME`",
             )
 
     async def find(self, kid: str) -> Issuer | None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -128,6 +129,11 @@ def test_a_key_is_made_registered_listed_and_revoked(runward: Shell) -> None:
     (listed,) = [one for one in runward.data("issuers", "list") if one["kid"] == made["kid"]]
     assert listed["revoked"]
     assert runward.data("whoami", "--as", "ada", "--tenant", "acme")["key_is"] == "revoked"
+    said = failed(runward("issuers", "add", "my.key", "--tenant", "acme", "--role", "*"))
+    assert "It was revoked. Make another key: `runward issuers add PATH --create" in said
+    looked = json.loads(runward("doctor", "-o", "json").stdout)
+    (fix,) = [one["fix"] for one in looked if one["name"] == "issuer"]
+    assert fix == "runward issuers add PATH --create --tenant NAME"
     assert "None of that id" in failed(runward("issuers", "revoke", "nobody", "--yes"))
 
 
@@ -227,6 +233,23 @@ def test_a_healthy_installation_has_nothing_that_fails(runward: Shell) -> None:
     for name in ("address", "temporal", "namespace", "database", "clock", "issuer", "disk"):
         assert found[name]["state"] == "ok", found[name]
     assert found["workers"]["state"] == "warn"  # nobody polls this queue
+
+
+def test_room_is_looked_for_where_data_would_be(
+    runward: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the current folder, which may be on another disk."""
+    looked = list[Path]()
+
+    def usage(path: Path) -> SimpleNamespace:
+        looked.append(path)
+        return SimpleNamespace(free=0)
+
+    monkeypatch.setattr("runward.cli.checks.shutil.disk_usage", usage)
+    done = runward("doctor", "-o", "json", RUNWARD_STATE_DIR="/no/such/disk")
+
+    assert looked == [Path("/")]
+    assert {one["name"]: one["state"] for one in json.loads(done.stdout)}["disk"] == "warn"
 
 
 @pytest.mark.parametrize(
