@@ -28,4 +28,6 @@ def worded(error: ValidationError) -> str:
     context = first.get("ctx", {})
     if first["type"] == "value_error":  # raised by a check of ours, or of the library that asks
         return str(context["error"])
-    return _WORDS.get(first["type"], first["msg"]).format(**context)
+    if words := _WORDS.get(first["type"]):
+        return words.format(**context)
+    return first["msg"]  # as it is: a pattern in it may have braces
