@@ -41,7 +41,7 @@ DECIDE_TIMEOUT_S = 20.0  # an update blocks for as long as no worker polls
 REASON_CHARS_MAX = 1000
 POLL_S = 0.1
 _STATES, _WORDS = get_args(ApprovalState), get_args(DecisionWord)
-# As the store says them.
+# As the store says them. The first is its word for both decisions.
 _OWN_REQUEST = "the requester may not approve"
 _ROLE_MISSING = "the approver's role is missing"
 
@@ -199,15 +199,20 @@ class Approvals:
 def _refusal(result: DecisionResult, approval: Approval) -> tuple[str, str]:
     """Returns why the decision does not hold, with the role that it needs, and what to do."""
     role = approval.approver_role
-    if result.reason not in (_ROLE_MISSING, _OWN_REQUEST):
+    reason = result.reason or f"It is {result.state}"
+    holds = "The requester may not decide" if reason == _OWN_REQUEST else _sentence(reason)
+    if reason not in (_ROLE_MISSING, _OWN_REQUEST):
         # A ticket that was refused has decided nothing, and its reason says what mends it.
-        again = "Then decide again" if result.state == "pending" else _look(approval)
-        return result.reason or f"It is {result.state}", again
+        return holds, "Then decide again" if result.state == "pending" else _look(approval)
     if role is None:
-        return result.reason, "Nobody may: name an approver_role in the app, and start another run"
-    if result.reason == _OWN_REQUEST:
-        return result.reason, f"Let another user decide, in the role {role!r}"
-    return f"{result.reason}: {role!r}", "Decide as a user who has it: roles=[...], or --role"
+        return holds, "Nobody may: name an approver_role in the app, and start another run"
+    if reason == _OWN_REQUEST:
+        return holds, f"Let another user decide, in the role {role!r}"
+    return f"{holds}: {role!r}", "Decide as a user who has it: roles=[...], or --role"
+
+
+def _sentence(reason: str) -> str:
+    return reason[:1].upper() + reason[1:]
 
 
 def _run_ended(asked: str, approval: Approval) -> ApprovalRefused:

@@ -98,7 +98,7 @@ async def test_decision_that_does_not_hold_is_refused_with_its_reason(desk: Desk
     run = await desk.ada.start("support", "ask refund")
     desk.reader.asks(desk.tenant, run.id)
 
-    with pytest.raises(ApprovalRefused, match="lacks the role"):
+    with pytest.raises(ApprovalRefused, match="Lacks the role"):
         await desk.ada.approvals.approve("ap-1", reason="not the approver")
 
 
@@ -112,14 +112,22 @@ async def test_decided_request_is_refused_before_anything_is_sent(desk: Desk) ->
 @pytest.mark.parametrize(
     ("role", "reason", "says"),
     [
-        ("finance", _ROLE_MISSING, "missing: 'finance'. Decide as a user who has it"),
+        (
+            "finance",
+            _ROLE_MISSING,
+            ". The approver's role is missing: 'finance'. Decide as a user who has it",
+        ),
         (
             "finance",
             _OWN_REQUEST,
-            "may not approve. Let another user decide, in the role 'finance'",
+            "'ap-1'. The requester may not decide. Let another user decide, in the role 'finance'",
         ),
         (None, _ROLE_MISSING, "missing. Nobody may: name an approver_role in the app"),
-        ("finance", "approval expired", "expired. `runward approvals show ap-1` says what became"),
+        (
+            "finance",
+            "approval expired",
+            ". Approval expired. `runward approvals show ap-1` says what became",
+        ),
     ],
 )
 def test_a_refused_decision_says_what_to_do(role: str | None, reason: str, says: str) -> None:

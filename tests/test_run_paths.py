@@ -51,7 +51,7 @@ async def test_an_approved_call_runs_once(stack: Stack, by: str) -> None:
         run = await ada.start("support", "Refund order 17")
         request = await run.next_approval()
         with pytest.raises(
-            ApprovalRefused, match=r"requester may not approve\. Let another user.*'finance'"
+            ApprovalRefused, match=r"The requester may not decide\. Let another user.*'finance'"
         ):
             await ada.approvals.approve(request.id)
         assert app.shop.refunds == []

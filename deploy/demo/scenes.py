@@ -161,7 +161,7 @@ async def _refused_to_requester(user: ActingClient, request: Approval) -> None:
     try:
         await user.approvals.approve(request.id)
     except ApprovalRefused as error:
-        expect_in(f"the refusal to {name}", "the requester may not approve", str(error))
+        expect_in(f"the refusal to {name}", "The requester may not decide", str(error))
         says(name, f"tries to approve it, and is refused: {error.holds}")
     else:
         raise Unexpected(f"{name}'s approval of the own request", "refused", "accepted")
