@@ -28,7 +28,7 @@ def put(name: str, value: str) -> Path:
     document = _document()
     if isinstance(found, SecretStr):
         found = found.get_secret_value()
-    document[name] = str(found) if isinstance(found, Path) else found
+    document[name] = value if isinstance(found, Path) else found  # `~` stays as it was written
     return _replaced(document)
 
 

@@ -123,6 +123,15 @@ class Settings(BaseSettings):
             raise ValueError("It names no file: it is empty, or has a NUL character")
         return value
 
+    @field_validator("key_file", "state_dir", "temporal_binary", "health_file")
+    @classmethod
+    def _home_is_meant(cls, value: Path | None) -> Path | None:
+        """Returns the path with `~` spelled out: no shell does that in a file of settings."""
+        try:
+            return value and value.expanduser()
+        except RuntimeError:
+            raise ValueError("Nothing says where that home is: write it in full") from None
+
     @field_validator("tag_key")
     @classmethod
     def _cannot_be_tried(cls, value: SecretStr | None) -> SecretStr | None:

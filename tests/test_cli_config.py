@@ -97,6 +97,7 @@ def test_a_value_has_the_type_of_its_setting(file: Path) -> None:
         ("state_dir", "", "It names no file: it is empty, or has a NUL character"),
         ("health_file", "", "It names no file: it is empty, or has a NUL character"),
         ("temporal_binary", "", "It names no file: it is empty, or has a NUL character"),
+        ("key_file", "~nobody-of-that-name/k", "Nothing says where that home is: write it in full"),
         ("temporal_ui_url", "localhost:8233", "It is no link: it begins with http:// or https://"),
         ("database_url", "postgres://h:65536/d", "Its port is no number up to 65535"),
         ("database_url", "postgres:///d?port=1,65536", "Its port is no number up to 65535"),

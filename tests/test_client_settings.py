@@ -83,6 +83,30 @@ def test_named_file_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
         Settings.load()
 
 
+PATHS = ["key_file", "state_dir", "temporal_binary", "health_file"]
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("by", ["file", "environment", "argument"])
+def test_a_path_may_begin_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, by: str
+) -> None:
+    given = {}
+    if by == "file":
+        (tmp_path / "runward.toml").write_text(f'{name} = "~/kept/it"\n')
+    elif by == "environment":
+        monkeypatch.setenv(f"RUNWARD_{name.upper()}", "~/kept/it")
+    else:
+        given = {name: Path("~/kept/it")}
+
+    assert getattr(Settings.load(**given), name) == tmp_path / "kept" / "it"
+
+
+def test_every_path_is_among_them() -> None:
+    fields = Settings.model_fields.items()
+    assert [name for name, one in fields if "Path" in str(one.annotation)] == PATHS
+
+
 def test_temporal_follows_its_own_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEMPORAL_ADDRESS", "there:7233")
     monkeypatch.setenv("TEMPORAL_NAMESPACE", "theirs")
