@@ -27,7 +27,10 @@ def list_(app: App = None, output: Output = "text") -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="The agent's name", autocompletion=completion.agents)],
+    name: Annotated[
+        str,
+        typer.Argument(help="The agent's name", metavar="NAME", autocompletion=completion.agents),
+    ],
     app: App = None,
     output: Output = "text",
 ) -> None:

@@ -21,7 +21,9 @@ State = Literal["pending", "approved", "rejected", "expired", "consumed", "void"
 ApprovalId = Annotated[
     str,
     typer.Argument(
-        help="The request's id, as `approvals list` prints it", autocompletion=approval_ids
+        help="The request's id, as `approvals list` prints it",
+        metavar="APPROVAL_ID",
+        autocompletion=approval_ids,
     ),
 ]
 Reason = Annotated[str, typer.Option(help="Why; recorded, and on reject told to the model")]

@@ -12,7 +12,9 @@ import typer
 if TYPE_CHECKING:
     from runward.contracts.files import File
 
-Prompt = Annotated[str, typer.Argument(help="What to ask it; - reads it from stdin")]
+Prompt = Annotated[
+    str, typer.Argument(help="What to ask it; - reads it from stdin", metavar="PROMPT")
+]
 Files = Annotated[
     list[Path] | None,
     typer.Option(

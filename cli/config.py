@@ -16,7 +16,10 @@ from runward.cli.completion import settings
 app = typer.Typer(no_args_is_help=True, help="Print and change the settings")
 
 Name = Annotated[
-    str, typer.Argument(help="Its name, as `config list` prints it", autocompletion=settings)
+    str,
+    typer.Argument(
+        help="Its name, as `config list` prints it", metavar="NAME", autocompletion=settings
+    ),
 ]
 
 
@@ -65,7 +68,10 @@ def get(name: Name, output: Output = "text") -> None:
 @app.command("set", context_settings={"ignore_unknown_options": True})  # -1 is a value
 def set_(
     name: Name,
-    value: Annotated[str, typer.Argument(help="Its value; - reads it from stdin, as for secrets")],
+    value: Annotated[
+        str,
+        typer.Argument(help="Its value; - reads it from stdin, as for secrets", metavar="VALUE"),
+    ],
 ) -> None:
     """Write a setting into the file; the rest of it stays as it is, comments too
 

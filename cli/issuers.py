@@ -89,7 +89,9 @@ def add(
 
 @app.command()
 def revoke(
-    kid: Annotated[str, typer.Argument(help="The key's id, as `issuers list` prints it")],
+    kid: Annotated[
+        str, typer.Argument(help="The key's id, as `issuers list` prints it", metavar="KID")
+    ],
     yes: Yes = False,
     database_url: DatabaseUrl = None,
 ) -> None:

@@ -22,13 +22,18 @@ app = typer.Typer(no_args_is_help=True, help="Start runs and read their results"
 State = Literal["open", "answered", "interrupted", "cancelled", "failed", "ended"]
 
 AgentName = Annotated[
-    str, typer.Argument(help="The agent's name", autocompletion=completion.agents)
+    str,
+    typer.Argument(help="The agent's name", metavar="AGENT", autocompletion=completion.agents),
 ]
 Key = Annotated[str | None, typer.Option(help="Asking again under the same key finds the same run")]
 Session = Annotated[str, typer.Option(help="The session that the run belongs to")]
 _RUN_ID = "The run's id, as `runs start` printed it"
-RunId = Annotated[str, typer.Argument(help=_RUN_ID, autocompletion=completion.run_ids)]
-OpenRunId = Annotated[str, typer.Argument(help=_RUN_ID, autocompletion=completion.open_run_ids)]
+RunId = Annotated[
+    str, typer.Argument(help=_RUN_ID, metavar="RUN_ID", autocompletion=completion.run_ids)
+]
+OpenRunId = Annotated[
+    str, typer.Argument(help=_RUN_ID, metavar="RUN_ID", autocompletion=completion.open_run_ids)
+]
 Timeout = Annotated[
     float | None,
     typer.Option(

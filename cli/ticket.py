@@ -20,7 +20,9 @@ app = typer.Typer(no_args_is_help=True, help="Read tickets")
 
 @app.command()
 def inspect(
-    ticket: Annotated[str, typer.Argument(help="The ticket; - reads it from stdin")],
+    ticket: Annotated[
+        str, typer.Argument(help="The ticket; - reads it from stdin", metavar="TICKET")
+    ],
     database_url: DatabaseUrl = None,
     output: Output = "text",
 ) -> None:

@@ -33,7 +33,7 @@ TYPED: Section = {
         Row("run", 2, "Did you mean 'runs'?"),
         Row("runs lst", 2, "Did you mean 'list'?"),
         Row("runs list --limt 3", 2, "No such option: --limt (Possible options: --limit)"),
-        Row("runs start", 2, "Missing argument 'agent'"),
+        Row("runs start", 2, "Missing argument 'AGENT'"),
         Row("runs show x", 2, "say in whose name: --as USER, or RUNWARD_USER", "where none is set"),
         Row(
             "runs show x --as ada",

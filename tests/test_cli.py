@@ -6,7 +6,8 @@ import io
 import json
 import subprocess
 import sys
-from typing import get_args
+from collections.abc import Iterator
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -61,6 +62,22 @@ def helped(words: str) -> tuple[float, list[str]]:
     assert run.stdout.startswith(f"Usage: runward {words}".rstrip() + " ")
     cpu_s, *modules = run.stdout.splitlines()[-1].split()
     return float(cpu_s), modules
+
+
+def arguments(command: Any) -> Iterator[tuple[str, str]]:
+    """Yields the arguments of a command and of all below it, as its help writes them."""
+    for one in command.params:
+        if one.param_type_name == "argument":
+            yield command.name, one.metavar or one.name
+    for below in getattr(command, "commands", {}).values():
+        yield from arguments(below)
+
+
+def test_arguments_are_written_in_capitals() -> None:
+    names = list(arguments(COMMANDS))
+
+    assert ("show", "RUN_ID") in names
+    assert [one for one in names if not one[1].isupper()] == []
 
 
 def test_unexpected_error_keeps_its_traceback() -> None:
