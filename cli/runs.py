@@ -106,7 +106,8 @@ async def show(caller: Caller, run_id: RunId, output: Output = "text") -> None:
     out.data(run_row(story.run), output)
     out.answer("")
     out.data(story_rows(story), output)
-    out.answer("\n".join(filter(None, ("\n" + totals(story), link))))
+    sums = totals(story) if story.turns else ""  # a user's own workflow has no turns
+    out.answer("\n".join(["", *filter(None, (sums, link))]))
 
 
 @app.command()

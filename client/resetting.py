@@ -18,7 +18,10 @@ async def reset_before(temporal: Client, workflow_id: str, step: str, reason: st
     asked = f"A reset of {workflow_id!r} to before {step!r}"
     task = await answered(_task_of(temporal, workflow_id, step), asked)
     if task is None:
-        instead = "Name a later one: those before a continue-as-new stay as they are"
+        instead = (
+            f"`runward runs show {workflow_id}` has those that there were;"
+            " those before a continue-as-new stay as they are"
+        )
         raise NotFound(asked, "The run's newest execution has no such call", instead)
     request = ResetWorkflowExecutionRequest(
         namespace=temporal.namespace,

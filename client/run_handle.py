@@ -25,6 +25,7 @@ from temporalio.common import QueryRejectCondition, RawValue, SearchAttributeKey
 from temporalio.exceptions import CancelledError, FailureError
 
 from runward.client.answering import LIST_RUNS, NoWorkerAnswered, answered, no_worker
+from runward.client.beginning import agents_origin, governed_id, no_agent_run, started
 from runward.client.confirmation import (
     ASK_WHO_OPERATES,
     SEE_STORY,
@@ -48,7 +49,7 @@ from runward.contracts.errors import (
     RequestRefused,
 )
 from runward.contracts.progress import Progress
-from runward.contracts.runs import RunEnd, RunInput, RunResult, RunStatus, usd
+from runward.contracts.runs import RunEnd, RunResult, RunStatus, usd
 from runward.contracts.story import Story
 from runward.contracts.usage import Usage
 from runward.workflows.payloads import read
@@ -58,6 +59,7 @@ Output = TypeVar("Output")
 QUERY_TIMEOUT = timedelta(seconds=10)
 WHO_ANSWERS = "Agent runs answer it, and your own workflows where a worker governs them"
 POLL_S_MIN, POLL_S_MAX = 0.05, 1.0  # between two looks for an approval; doubles up to the second
+FIRST_LOOK_S = 2.0  # that a worker has at least: who waits shorter asks for one look, not for none
 _TENANT = SearchAttributeKey.for_keyword(names.TENANT_ATTRIBUTE)
 _REQUESTS: TypeAdapter[list[ApprovalRequest]] = TypeAdapter(list[ApprovalRequest])
 
@@ -149,16 +151,18 @@ class RunHandle(Generic[Output]):
     async def next_approval(self, timeout: float = 30) -> Approval:  # noqa: ASYNC109
         """Returns the first pending approval request of this run, as soon as there is one.
 
-        Raises AgentError if the run ends first; after `timeout` seconds TimeoutError, or
-        NoWorkerAnswered where no worker was there to say what is pending.
+        It looks once whatever the `timeout`, for which a worker has two seconds. Raises AgentError
+        if the run ends first; after `timeout` seconds TimeoutError, or NoWorkerAnswered where no
+        worker was there to say what is pending.
         """
         asked = f"The next approval of {self.id!r}"
         reader = needs_reader(self._reader, asked)
         await self.check()
         pause = POLL_S_MIN
         silence: NoWorkerAnswered | None = no_worker(asked)  # until one has answered
+        until = asyncio.get_running_loop().time() + timeout
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(max(timeout, FIRST_LOOK_S)) as limit:
                 while True:
                     try:
                         pending, silence = await self._pending(), None
@@ -168,6 +172,7 @@ class RunHandle(Generic[Output]):
                         found = await reader.approval(self._tenant, request.id)
                         if found is not None and found.state == "pending":
                             return found
+                    limit.reschedule(until)
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, POLL_S_MAX)
         except TimeoutError:
@@ -180,25 +185,31 @@ class RunHandle(Generic[Output]):
 
         Hand on the `offset` of the last event that you have as `after`, and it goes on behind it:
         no event is missed or told twice, also over a lost connection to the store.
+
+        The end of a run that was terminated or timed out, and any end of a workflow of your own,
+        comes with a worker's sweep: two and a half minutes later at most, unless
+        RUNWARD_SWEEP_EVERY_S says otherwise or over a hundred runs are open; without a worker
+        it does not come.
         """
         reader = needs_reader(self._reader, f"Watching {self.id!r}")
         await self.check()
-        origin = await self._began()
-        async for one in events(reader, self._tenant, origin.run_id, after, self._over):
+        run_id = await self._recorded(reader)
+        async for one in events(reader, self._tenant, run_id, after, self._over):
             yield one
 
     async def story(self) -> Story:
         """Returns the run's calls so far: what they cost, who allowed them, what became of them.
 
-        Of a run that goes on Temporal says which calls did not come about yet, and why.
+        Of a run that goes on Temporal says which calls did not come about yet, and why. It tells of
+        a workflow of your own as well, once a call of it was governed; its `run.agent` is its type.
         """
         asked = f"The story of {self.id!r}"
         reader = needs_reader(self._reader, asked)
         await self.check()
-        origin = await self._began()
+        run_id = await self._recorded(reader)
 
         async def stored() -> Story | None:
-            return await reader.story(self._tenant, origin.run_id)
+            return await reader.story(self._tenant, run_id)
 
         async def described() -> WorkflowExecutionDescription:
             return await answered(self._handle.describe(), asked)
@@ -310,35 +321,37 @@ class RunHandle(Generic[Output]):
         try:
             return read(RunEnd, value)
         except (ValidationError, AttributeError):
-            raise _no_agent_run(f"The result of {self.id!r}") from None
+            raise no_agent_run(f"The result of {self.id!r}") from None
 
     async def _began(self) -> Origin:
         """Returns the run's origin; of a run that another process started, from its history."""
         if self._origin is None:
-            events = self._handle.fetch_history_events(page_size=1)
-            first = await answered(anext(events), f"The run {self.id!r}")
-            started = first.workflow_execution_started_event_attributes
-            if started.workflow_type.name != names.AGENT_RUN:
-                raise _no_agent_run(f"The run {self.id!r}")
-            given = await self._temporal.data_converter.decode(started.input.payloads, [RawValue])
-            try:
-                request = read(RunInput, given[0]).request
-            except (ValidationError, AttributeError, IndexError):
-                raise _no_agent_run(f"The run {self.id!r}") from None
-            self._origin = Origin(started.first_execution_run_id, request.session_id)
+            asked = f"The run {self.id!r}"
+            start = await started(self._handle, asked)
+            self._origin = await agents_origin(start, self._temporal.data_converter, asked)
         return self._origin
+
+    async def _recorded(self, reader: Reader) -> str:
+        """Returns the id under which the store tells of it, be it a user's own workflow."""
+        if self._origin is None:
+            asked, converter = f"The run {self.id!r}", self._temporal.data_converter
+            start = await started(self._handle, asked)
+            if start.workflow_type.name != names.AGENT_RUN:
+                return await governed_id(start, converter, reader, self._tenant, asked)
+            self._origin = await agents_origin(start, converter, asked)
+        return self._origin.run_id
 
     async def _pending(self) -> list[ApprovalRequest]:
         try:
             value = await self._query(names.PENDING_QUERY)
         except WorkflowQueryRejectedError as error:
             raise AgentError(
-                f"The next approval of {self.id!r}", "The run has ended", "Read its result()"
+                f"The next approval of {self.id!r}", "The run has ended", SEE_STORY
             ) from error
         try:
             return _requests(value)
         except ValidationError:
-            raise _no_agent_run(f"The next approval of {self.id!r}") from None
+            raise no_agent_run(f"The next approval of {self.id!r}") from None
 
     async def _query(self, name: str, *, ended: bool = False) -> RawValue:
         """Returns what the workflow answers; one that has ended only where that is asked for."""
@@ -367,13 +380,6 @@ def said(error: WorkflowFailureError) -> str:
     while isinstance(cause, FailureError) and isinstance(cause.cause, FailureError):
         cause = cause.cause
     return cause.message if isinstance(cause, FailureError) else str(cause)
-
-
-def _no_agent_run(asked: str) -> RequestRefused:
-    """Returns the error for a workflow that is none of ours; what it was given stays with it."""
-    return RequestRefused(
-        asked, "This workflow is no agent run", "Use the Temporal client for your own workflows"
-    )
 
 
 def _requests(value: Any) -> list[ApprovalRequest]:

@@ -197,6 +197,7 @@ async def test_a_run_is_reset_by_the_name_of_its_call(stack: Stack, runward: She
         story = await ada.get(run.id).story()
         code, _, said = await runward(*words[:3], "--before", "t9.model", *words[5:], "--yes")
         assert (code, "no such call" in said) == (5, True)
+        assert f"`runward runs show {run.id}` has those that there were" in said
 
     assert {one.epoch for one in story.steps if one.step == "t2.model"} == {0, 1}
     assert shop.shop.lookups == ["17"]
