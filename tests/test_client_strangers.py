@@ -19,8 +19,7 @@ from runward.client.run_handle import RunHandle
 from runward.contracts import names
 from runward.contracts.errors import RequestRefused
 from runward.testing.servers import Addresses
-
-from .client_stand_in import Desk, open_desk
+from tests.client_stand_in import Desk, open_desk
 
 NONE_OF_OURS = "This workflow is no agent run. Use the Temporal client"
 Ask = Callable[[RunHandle[str]], Awaitable[object]]
