@@ -14,7 +14,7 @@ from temporalio.client import Client
 
 from runward.client.keys import KeyFile
 from runward.client.runward_client import RunwardClient
-from runward.contracts.errors import ConfigurationError
+from runward.contracts.errors import ConfigurationError, RunwardError
 from runward.store.migrate import migrations
 from runward.testing.stack import Stack
 from runward.workers import dev
@@ -114,6 +114,20 @@ async def test_a_database_that_is_away_is_named(stack: Stack) -> None:
             temporal_address=stack.temporal_address,
         ):
             pass
+
+
+@pytest.mark.parametrize(
+    "away",
+    [{"temporal_address": "127.0.0.1:1"}, {"database_url": "postgresql://127.0.0.1:1/d"}],
+    ids=["Temporal", "database"],
+)
+async def test_a_server_that_is_away_leaves_no_folder(tmp_path: Path, away: dict[str, str]) -> None:
+    folder = tmp_path / "state"
+    with pytest.raises(RunwardError, match=r"127\.0\.0\.1.*Start it, or correct"):
+        async with DevStack(folder, **away):  # type: ignore[arg-type]
+            pass
+
+    assert not folder.exists()
 
 
 async def test_leaves_nothing_when_it_is_killed(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from runward.contracts.errors import ConfigurationError
 from runward.workers import embedded_postgres, postgres_place
 from runward.workers.embedded_postgres import EmbeddedPostgres
-from runward.workers.postgres_place import EmbeddedPostgresUnavailable
 
 from .child_processes import all_gone, family, removed, script
 
@@ -60,7 +60,7 @@ def test_a_user_without_a_name_is_told_so(monkeypatch: pytest.MonkeyPatch) -> No
     """PostgreSQL's own word stands at the end of a log."""
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_000)
 
-    with pytest.raises(EmbeddedPostgresUnavailable, match=r"4000000000, who has no name .*url"):
+    with pytest.raises(ConfigurationError, match=r"4000000000, who has no name .*url"):
         postgres_place.place_for(None)
 
 
@@ -106,7 +106,7 @@ async def test_second_server_on_the_same_folder_is_refused(
 ) -> None:
     monkeypatch.setattr(embedded_postgres, "LOCK_S_MAX", 0)
     async with EmbeddedPostgres(tmp_path):
-        with pytest.raises(EmbeddedPostgresUnavailable, match=f"process {os.getpid()}"):
+        with pytest.raises(ConfigurationError, match=f"process {os.getpid()}"):
             async with EmbeddedPostgres(tmp_path):
                 pass
     shutil.rmtree(base_of(tmp_path))
@@ -131,7 +131,7 @@ async def test_data_of_another_major_version_is_refused(tmp_path: Path) -> None:
     record = {"base": str(data.parent), "password": "unused"}
     (tmp_path / "postgres.json").write_text(json.dumps(record))
 
-    with pytest.raises(EmbeddedPostgresUnavailable, match="written by PostgreSQL '16'"):
+    with pytest.raises(ConfigurationError, match="written by PostgreSQL '16'"):
         async with EmbeddedPostgres(tmp_path):
             pass
 
@@ -139,7 +139,7 @@ async def test_data_of_another_major_version_is_refused(tmp_path: Path) -> None:
 async def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_place, "find_spec", lambda _name: None)
 
-    with pytest.raises(EmbeddedPostgresUnavailable, match=r"pip install 'runward\[embedded\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'runward\[embedded\]'"):
         async with EmbeddedPostgres(None):
             pass
 

@@ -10,6 +10,7 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 
 from runward.cli import output
+from runward.contracts.errors import ConfigurationError
 from runward.contracts.names import SEARCH_ATTRIBUTES
 from runward.workers import temporal_dev_server
 from runward.workers.child import ChildFailed, free_port
@@ -18,7 +19,6 @@ from runward.workers.temporal_dev_server import (
     NAMESPACE,
     START_TRIES,
     TemporalDevServer,
-    TemporalDevServerInUse,
 )
 
 from .bad_input_played import played
@@ -93,7 +93,7 @@ async def test_second_server_on_the_same_folder_is_refused(
 ) -> None:
     monkeypatch.setattr(temporal_dev_server, "LOCK_S_MAX", 0)
     async with TemporalDevServer(await binary(), tmp_path, ui=False):
-        with pytest.raises(TemporalDevServerInUse, match=f"process {os.getpid()}"):
+        with pytest.raises(ConfigurationError, match=f"process {os.getpid()}"):
             async with TemporalDevServer(await binary(), tmp_path):
                 pass
 

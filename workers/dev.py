@@ -116,6 +116,7 @@ class DevStack:
 
     async def __aenter__(self) -> Self:
         try:
+            await self._ask_others()
             await _together(self._start_database(), self._start_temporal())
             await asyncio.to_thread(self._make_key)
             await self._register()
@@ -138,10 +139,20 @@ class DevStack:
     def _servers(self) -> list[EmbeddedPostgres | TemporalDevServer]:
         return [one for one in (self._postgres, self._temporal) if one is not None]
 
+    async def _ask_others(self) -> None:
+        """Raises for a server of others that is away, before a folder is made for ours."""
+        if self._temporal_address is not None:
+            await _answers(self._temporal_address)
+        if self._database_url is not None:
+            await self._migrate()
+
     async def _start_database(self) -> None:
         if self._database_url is None:
             server = EmbeddedPostgres(self._state_dir)
             self._postgres = await server.__aenter__()
+            await self._migrate()
+
+    async def _migrate(self) -> None:
         try:
             await migrate(self.database_url)
         except FAILURES as error:
@@ -152,8 +163,6 @@ class DevStack:
             binary = await find_temporal(self._temporal_binary, progress=_progress)
             server = TemporalDevServer(binary, self._state_dir)
             self._temporal = await server.__aenter__()
-        else:
-            await _answers(self._temporal_address)
 
     def _make_key(self) -> None:
         """Takes the key that is there, or makes one that only this user can read."""

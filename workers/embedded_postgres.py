@@ -18,15 +18,10 @@ from urllib.parse import quote
 
 import asyncpg
 
+from runward.contracts.errors import ConfigurationError
 from runward.workers.child import Child, ChildFailed, ChildOrder, free_port, fresh_log
 from runward.workers.file_lock import FileLock, LockHeld
-from runward.workers.postgres_place import (
-    MAJOR_VERSION,
-    EmbeddedPostgresUnavailable,
-    PostgresPlace,
-    own,
-    place_for,
-)
+from runward.workers.postgres_place import MAJOR_VERSION, PostgresPlace, own, place_for
 
 ROLE = "runward"
 DATABASE = "runward"
@@ -115,10 +110,11 @@ class EmbeddedPostgres:
             return
         found = (place.data / "PG_VERSION").read_text().strip()
         if found != MAJOR_VERSION:
-            raise EmbeddedPostgresUnavailable(
-                f"{str(place.data)!r} was written by PostgreSQL {found!r}; this is PostgreSQL "
-                f"{MAJOR_VERSION}. Dump and restore it with the older version, use another state "
-                "folder, or use --database-url."
+            raise ConfigurationError(
+                f"The data in {str(place.data)!r}",
+                f"It was written by PostgreSQL {found!r}; this is PostgreSQL {MAJOR_VERSION}",
+                "Dump and restore it with the older version, use another state folder, or use "
+                "--database-url",
             )
         _take_over_pid_file(place)
 
@@ -241,9 +237,10 @@ async def _locked(state_dir: Path) -> FileLock:
     try:
         return await FileLock.acquire(state_dir / "postgres.lock", wait_s_max=LOCK_S_MAX)
     except LockHeld as error:
-        raise EmbeddedPostgresUnavailable(
-            f"The embedded PostgreSQL in {str(state_dir)!r} is in use by process {error.holder}. "
-            "Stop that one, or use another state folder."
+        raise ConfigurationError(
+            f"The embedded PostgreSQL in {str(state_dir)!r}",
+            f"It is in use by process {error.holder}",
+            "Stop that one, or use another state folder",
         ) from error
 
 
@@ -270,8 +267,9 @@ def _take_over_pid_file(place: PostgresPlace) -> None:
     except OSError:
         alive = False
     if alive:
-        raise EmbeddedPostgresUnavailable(
-            f"PostgreSQL (process {pid}) still runs on {str(place.data)!r} though whoever started "
-            f"it is gone. Stop it with: kill -INT {pid}"
+        raise ConfigurationError(
+            f"The data in {str(place.data)!r}",
+            f"PostgreSQL (process {pid}) still runs on it, though whoever started that is gone",
+            f"Stop it with: kill -INT {pid}",
         )
     pid_file.unlink()

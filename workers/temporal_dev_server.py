@@ -21,6 +21,7 @@ from temporalio.service import RPCError
 
 from runward.client.labels import registered
 from runward.contracts import names
+from runward.contracts.errors import ConfigurationError
 from runward.workers.child import Child, ChildFailed, ChildOrder, free_port, fresh_log
 from runward.workers.file_lock import FileLock, LockHeld
 
@@ -45,10 +46,6 @@ DYNAMIC_CONFIG = (
     "matching.numTaskqueueReadPartitions=1",
     "matching.numTaskqueueWritePartitions=1",
 )
-
-
-class TemporalDevServerInUse(RuntimeError):
-    """Another process runs a server on the same state folder."""
 
 
 class TemporalDevServer:
@@ -121,9 +118,10 @@ class TemporalDevServer:
         try:
             self._lock = await FileLock.acquire(state_dir / "temporal.lock", wait_s_max=LOCK_S_MAX)
         except LockHeld as error:
-            raise TemporalDevServerInUse(
-                f"The Temporal server in {str(state_dir)!r} is in use by process {error.holder}. "
-                "Stop that one, or use another state folder."
+            raise ConfigurationError(
+                f"The Temporal server in {str(state_dir)!r}",
+                f"It is in use by process {error.holder}",
+                "Stop that one, or use another state folder",
             ) from error
         return state_dir
 
