@@ -14,13 +14,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from runward.contracts.errors import ConfigurationError
 from runward.workers.child import ChildFailed
 from runward.workers.embedded_postgres import EmbeddedPostgres
-from runward.workers.postgres_place import EmbeddedPostgresUnavailable
-from runward.workers.temporal_binary import TemporalNotFound, find_temporal
+from runward.workers.temporal_binary import find_temporal
 from runward.workers.temporal_dev_server import TemporalDevServer
 
-CANNOT_START = (EmbeddedPostgresUnavailable, TemporalNotFound, ChildFailed)
+CANNOT_START = (ConfigurationError, ChildFailed)
 
 
 @dataclass(frozen=True, slots=True)

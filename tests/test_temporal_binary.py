@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from runward.contracts.errors import ConfigurationError
 from runward.workers import temporal_binary
-from runward.workers.temporal_binary import TEMPORAL_VERSION, TemporalNotFound, find_temporal
+from runward.workers.temporal_binary import TEMPORAL_VERSION, find_temporal
 
 BUILDS = """#!/bin/sh
 echo once >> "$BUILD_COUNT"
@@ -57,7 +58,7 @@ async def test_setting_wins_over_path_and_path_over_cache(
 async def test_wrong_setting_is_an_error_though_path_has_one(tmp_path: Path) -> None:
     program(tmp_path / "bin" / "temporal")
 
-    with pytest.raises(TemporalNotFound, match="not an executable file"):
+    with pytest.raises(ConfigurationError, match="not an executable file"):
         await find_temporal(tmp_path / "absent", progress=print)
 
 
@@ -71,7 +72,7 @@ async def test_parallel_callers_build_once(tmp_path: Path) -> None:
 
 
 async def test_without_go_the_error_says_what_to_install() -> None:
-    with pytest.raises(TemporalNotFound, match="Install the Temporal CLI"):
+    with pytest.raises(ConfigurationError, match="Install the Temporal CLI"):
         await find_temporal(None, progress=print)
 
 
@@ -84,12 +85,12 @@ async def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.Mon
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", unknown)
 
-    with pytest.raises(TemporalNotFound, match=r"no place .* home directory\. Name a folder"):
+    with pytest.raises(ConfigurationError, match=r"no place .* home directory\. Name a folder"):
         await find_temporal(None, progress=print)
 
 
 async def test_failed_build_shows_its_last_words(tmp_path: Path) -> None:
     program(tmp_path / "bin" / "go", "#!/bin/sh\necho no such module >&2\nexit 1\n")
 
-    with pytest.raises(TemporalNotFound, match="no such module"):
+    with pytest.raises(ConfigurationError, match="no such module"):
         await find_temporal(None, progress=print)

@@ -28,10 +28,6 @@ SOCKET_NAME = "/.s.PGSQL.65535"
 SOCKET_PATH_MAX = 100  # the kernel's limit is 108 bytes on Linux, 104 on macOS
 
 
-# The name by which the fixtures of `runward.testing` know it.
-EmbeddedPostgresUnavailable = ConfigurationError
-
-
 @dataclass(frozen=True, kw_only=True)
 class PostgresPlace:
     """One server's folders, all made. `user` is who its processes become, None for ourselves."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from temporalio.testing import WorkflowEnvironment
 
+from runward.contracts.errors import ConfigurationError
 from runward.workers.child import Child, ChildFailed, ChildOrder
 from runward.workers.file_lock import FileLock
 
@@ -27,18 +28,20 @@ DOWNLOAD_S_MAX = 120.0  # without a network it fails at once; this bounds a netw
 BUILD_S_MAX = 1800.0  # 2.5 minutes on two cores with an empty module cache
 PROGRESS_EVERY_S = 5.0
 
+NO_PROGRAM = "The `temporal` program"
+INSTALL = (
+    "Install the Temporal CLI (https://docs.temporal.io/cli), or name an existing program in"
+    f" {SETTING_VARIABLE}"
+)
+
 Progress = Callable[[str], None]
-
-
-class TemporalNotFound(RuntimeError):
-    """There is no `temporal` program here and it could not be obtained."""
 
 
 async def find_temporal(setting: Path | None, *, progress: Progress) -> Path:
     """Return the path of a `temporal` program, obtaining one for this user if there is none.
 
     In this order: `setting` (else the environment's RUNWARD_TEMPORAL_BINARY), PATH, our cache, the
-    SDK's download, a build with Go. `progress` is told what takes long. Raises `TemporalNotFound`.
+    SDK's download, a build with Go. `progress` is told what takes long. Raises ConfigurationError.
     """
     named = setting or _from_environment()
     if named is not None:
@@ -51,12 +54,9 @@ async def find_temporal(setting: Path | None, *, progress: Progress) -> Path:
             return cached
         lock = await _lock(cache_dir() / f"temporal-{TEMPORAL_VERSION}.lock", progress)
     except (OSError, RuntimeError) as error:  # the latter where nothing says which home is ours
-        said = str(error).rstrip(".")
-        raise TemporalNotFound(
-            f"There is no `temporal` program here, and no place to keep one: {said}. Name a "
-            f"folder for it in XDG_CACHE_HOME, or an existing program in {SETTING_VARIABLE}, or "
-            "install the Temporal CLI (https://docs.temporal.io/cli)."
-        ) from error
+        said = f"There is none here, and no place to keep one: {error}"
+        folder = f"Name a folder for it in XDG_CACHE_HOME. {INSTALL}"
+        raise ConfigurationError(NO_PROGRAM, said, folder) from error
     try:
         # Whoever held the lock before us has made it.
         return cached if _executable(cached) else await _obtain(cached, progress)
@@ -83,9 +83,10 @@ def _checked(named: Path) -> Path:
     """Return `named`; a wrong setting is an error and never a reason to look elsewhere."""
     if _executable(named):
         return named
-    raise TemporalNotFound(
-        f"{SETTING_VARIABLE} names {str(named)!r}, which is not an executable file. "
-        "Correct it, or unset it to have runward look on PATH and in its cache."
+    raise ConfigurationError(
+        f"{SETTING_VARIABLE}={named}",
+        "It is not an executable file",
+        "Correct it, or unset it to have runward look on PATH and in its cache",
     )
 
 
@@ -141,10 +142,10 @@ async def _build(workplace: Path, progress: Progress) -> Path:
     """Return the program built from source with Go, reporting every few seconds."""
     go = shutil.which("go")
     if go is None:
-        raise TemporalNotFound(
-            "There is no `temporal` program: not set, not on PATH, not downloadable, and no Go "
-            "here to build it. Install the Temporal CLI (https://docs.temporal.io/cli), or Go 1.25 "
-            f"or newer, or name an existing program in {SETTING_VARIABLE}."
+        raise ConfigurationError(
+            NO_PROGRAM,
+            "It is not set, not on PATH, not downloadable, and there is no Go here to build it",
+            f"{INSTALL}; or install Go 1.25 or newer",
         )
     log = workplace / "build.log"
     argv = [go, "install", "-ldflags=-s -w", TEMPORAL_MODULE]
@@ -155,10 +156,7 @@ async def _build(workplace: Path, progress: Progress) -> Path:
         if code != 0:
             raise child.failure(f"build of {TEMPORAL_MODULE} failed")
     except (ChildFailed, TimeoutError) as error:
-        raise TemporalNotFound(
-            f"{error}\nInstall the Temporal CLI (https://docs.temporal.io/cli), or name an "
-            f"existing program in {SETTING_VARIABLE}."
-        ) from error
+        raise ConfigurationError(NO_PROGRAM, str(error), INSTALL) from error
     finally:
         await child.stop()
     return workplace / "temporal"
@@ -188,7 +186,7 @@ def main() -> int:
 
     try:
         print(asyncio.run(find_temporal(None, progress=progress)))
-    except TemporalNotFound as error:
+    except ConfigurationError as error:
         progress(f"runward: {error}")
         return 1
     return 0

@@ -23,12 +23,11 @@ from temporalio.exceptions import TemporalError
 from runward.contracts.errors import RunwardError
 from runward.store.prices import price
 from runward.workers.child import ChildFailed
-from runward.workers.temporal_binary import TemporalNotFound
 
 SCENE_S_MAX = 120.0
 EXIT_FAILED, EXIT_USAGE, EXIT_CTRL_C = 1, 2, 130
 KEY_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
-NOT_STARTED = (ChildFailed, TemporalNotFound, RunwardError)
+NOT_STARTED = (ChildFailed, RunwardError)
 DEVIATIONS = (Unexpected, RunwardError, TemporalError, ChildFailed, OSError, TimeoutError)
 SCENES: tuple[Callable[[Stage], Awaitable[None]], ...] = (
     scenes.a_question,
