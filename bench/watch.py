@@ -6,7 +6,7 @@ comes back behind its last offset, and all connections by which the client reads
 event happens when its record says so, which is before it is committed; it counts as seen when the
 watcher has it. At the end each watcher's events are compared with the run's whole list.
 
-Target: 200 ms is what a person takes for at once; the store is looked at every 80 ms.
+Target: 200 ms is what a person takes for at once; the store is looked at every 50 ms.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from runward.client.reader import Reader
 from runward.contracts.progress import Offset, Progress
 
-ASK_AFTER_LOOKS = 25  # that found nothing of a run
+ASK_AFTER_LOOKS = 40  # that found nothing of a run
 
 
 async def events(

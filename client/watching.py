@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from runward.contracts.errors import RequestRefused, StoreUnavailable
 from runward.contracts.progress import Offset, Progress, Watched
 
-LOOK_EVERY_S = 0.08  # twice that and a query are the most that an event is late
+LOOK_EVERY_S = 0.05  # twice that and a query are the most that an event is late
 
 Look = Callable[[Sequence[Watched]], Awaitable[Sequence[tuple[Progress, ...]]]]
 
@@ -59,11 +59,15 @@ class Watching:
                 await looking
 
     async def _look_for_all(self) -> None:
+        away = False
         while True:
             try:
                 await self._look_once()
-            except StoreUnavailable:
-                pass  # what happens meanwhile is still there when the store is back
+                away = False
+            except StoreUnavailable:  # what happens meanwhile is still there when it is back
+                if not away:  # which is at once, where only the connection was cut
+                    away = True
+                    continue
             except Exception as error:  # noqa: BLE001  each watcher raises it in its own place
                 for mine in self._watchers:
                     _put(mine, error)

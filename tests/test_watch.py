@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 
+from runward.client import watching
 from runward.client.events import ASK_AFTER_LOOKS, events
 from runward.client.run_handle import RunHandle
-from runward.contracts.errors import RequestRefused
+from runward.contracts.errors import RequestRefused, StoreUnavailable
 from runward.contracts.progress import Offset, Progress, Watched
 from runward.store.pool import Store
 from runward.store.progress import ProgressStore
@@ -157,6 +158,30 @@ async def test_watchers_of_a_client_that_is_closed_are_told(stack: Stack) -> Non
         for one in watching:
             with pytest.raises(RequestRefused, match=r"client was closed.*`offset` of the last"):
                 await one
+
+
+async def test_a_connection_that_was_cut_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is looked at again at once; where it is away, only as often as ever."""
+    monkeypatch.setattr(watching, "LOOK_EVERY_S", 3600)
+    looks = 0
+
+    async def look(watched: Sequence[Watched]) -> list[tuple[Progress, ...]]:
+        nonlocal looks
+        looks += 1
+        if looks == 1 or looks > 2:
+            raise StoreUnavailable("the store", "It did not answer", "Try again")
+        return [() for _ in watched]
+
+    cut = watching.Watching(look)
+    async with asyncio.timeout(10):
+        assert await anext(cut.batches("acme", "one", Offset())) == ()
+    assert looks == 2
+    away = watching.Watching(look)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await anext(away.batches("acme", "one", Offset()))
+    assert looks == 4
+    await cut.close()
 
 
 async def insert(connection: asyncpg.Connection[asyncpg.Record], case: Case, action: str) -> None:
