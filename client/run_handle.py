@@ -372,6 +372,10 @@ class RunHandle(Generic[Output]):
             )
         except WorkflowQueryFailedError as error:
             raise RequestRefused(asked, error.message, WHO_ANSWERS) from error
+        except WorkflowQueryRejectedError as rejected:
+            if rejected.status is not WorkflowExecutionStatus.CONTINUED_AS_NEW:
+                raise
+            return await self._query(name, ended=ended)  # the run goes on, in its next execution
 
 
 def said(error: WorkflowFailureError) -> str:

@@ -10,7 +10,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from temporalio.client import WorkflowFailureError
+from temporalio.client import (
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowQueryRejectedError,
+)
 from temporalio.exceptions import CancelledError
 
 from runward.client.runward_client import RunwardClient
@@ -190,6 +195,26 @@ async def test_an_ended_run_is_not_terminated_again(desk: Desk) -> None:
     with pytest.raises(RequestRefused, match=r"It has ended already\. `runward runs show`") as told:
         await run.terminate("once more")
     assert not isinstance(told.value, NotFound)
+
+
+async def test_a_run_that_just_continues_as_new_has_not_ended(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server may find the execution closed that it was about to ask; the next one goes on."""
+    run = await desk.ada.start("support", "wait")
+    ask, rejected = WorkflowHandle.query, 0
+
+    async def query(*given: Any, **named: Any) -> Any:
+        nonlocal rejected
+        if rejected < 2:
+            rejected += 1
+            raise WorkflowQueryRejectedError(WorkflowExecutionStatus.CONTINUED_AS_NEW)
+        return await ask(*given, **named)
+
+    monkeypatch.setattr(WorkflowHandle, "query", query)
+
+    assert (await run.status()).state == "running"
+    assert rejected == 2
 
 
 async def test_result_waits_no_longer_than_asked(desk: Desk) -> None:
