@@ -19,18 +19,16 @@ from runward.store.reads import ReadStore
 # the same call if somebody approved it: that holds, and nobody is asked again.
 _STEPS = """
 select s.step, s.epoch, s.round, s.kind, s.name, s.state, s.tries, s.opened_at, s.closed_at,
-       s.outcome, asked.at as asked_at, asked.rule as asked_rule,
-       array(select a.id from runward.approval a
-              where a.tenant = s.tenant and a.run_id = s.run_id and a.round = s.round
-                and a.step = s.step
-                and (a.epoch = s.epoch or (a.epoch < s.epoch and a.digest = s.digest
-                                           and a.state in ('approved', 'consumed')))) as requests
+       s.outcome, asked.at as asked_at, asked.rule as asked_rule, asked.requests
   from runward.step s cross join lateral (
-    select min(a.created_at) as at,
-           coalesce((array_agg(a.rule order by a.created_at desc))[1], '') as rule
+    select min(a.created_at) filter (where a.epoch = s.epoch) as at,
+           coalesce((array_agg(a.rule order by a.created_at desc)
+                     filter (where a.epoch = s.epoch))[1], '') as rule,
+           coalesce(array_agg(a.id), '{}') as requests
       from runward.approval a
-     where a.tenant = s.tenant and a.run_id = s.run_id and a.round = s.round
-       and a.epoch = s.epoch and a.step = s.step) asked
+     where a.tenant = s.tenant and a.run_id = s.run_id and a.round = s.round and a.step = s.step
+       and (a.epoch = s.epoch or (a.epoch < s.epoch and a.digest = s.digest
+                                  and a.state in ('approved', 'consumed')))) asked
  where s.tenant = $1 and s.run_id = $2"""
 _DECIDED = """
 select kind, leaf, at from runward.audit_record
