@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from runward.contracts.errors import ConfigurationError
-from runward.workers import embedded_postgres, postgres_place
+from runward.workers import file_lock, postgres_place
 from runward.workers.embedded_postgres import EmbeddedPostgres
 
 from .child_processes import all_gone, family, removed, script
@@ -104,7 +104,7 @@ async def test_kill_9_of_the_parent_leaves_no_server(tmp_path: Path, durable: bo
 async def test_second_server_on_the_same_folder_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded_postgres, "LOCK_S_MAX", 0)
+    monkeypatch.setattr(file_lock, "SERVER_S_MAX", 0)
     async with EmbeddedPostgres(tmp_path):
         with pytest.raises(ConfigurationError, match=f"process {os.getpid()}"):
             async with EmbeddedPostgres(tmp_path):

@@ -12,7 +12,7 @@ from temporalio.client import Client
 from runward.cli import output
 from runward.contracts.errors import ConfigurationError
 from runward.contracts.names import SEARCH_ATTRIBUTES
-from runward.workers import temporal_dev_server
+from runward.workers import file_lock, temporal_dev_server
 from runward.workers.child import ChildFailed, free_port
 from runward.workers.temporal_binary import find_temporal
 from runward.workers.temporal_dev_server import (
@@ -91,7 +91,7 @@ async def test_kill_9_of_the_parent_leaves_no_server(tmp_path: Path, durable: bo
 async def test_second_server_on_the_same_folder_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(temporal_dev_server, "LOCK_S_MAX", 0)
+    monkeypatch.setattr(file_lock, "SERVER_S_MAX", 0)
     async with TemporalDevServer(await binary(), tmp_path, ui=False):
         with pytest.raises(ConfigurationError, match=f"process {os.getpid()}"):
             async with TemporalDevServer(await binary(), tmp_path):

@@ -20,7 +20,7 @@ import asyncpg
 
 from runward.contracts.errors import ConfigurationError
 from runward.workers.child import Child, ChildFailed, ChildOrder, free_port, fresh_log
-from runward.workers.file_lock import FileLock, LockHeld
+from runward.workers.file_lock import FileLock, server_lock
 from runward.workers.postgres_place import MAJOR_VERSION, PostgresPlace, own, place_for
 
 ROLE = "runward"
@@ -28,7 +28,6 @@ DATABASE = "runward"
 INITDB_S_MAX = 60.0
 START_S_MAX = 30.0  # crash recovery included
 STOP_S_MAX = 15.0
-LOCK_S_MAX = 5.0  # an ended process's guardian may still be stopping its server
 START_TRIES = 3  # another process may take the port between our choice and the server's start
 CONNECTIONS_MAX = 200
 ANALYZED_AFTER = "5s"
@@ -76,7 +75,7 @@ class EmbeddedPostgres:
     async def __aenter__(self) -> Self:
         if self._state_dir is not None:
             self._state_dir.mkdir(parents=True, exist_ok=True)
-            self._lock = await _locked(self._state_dir)
+            self._lock = await server_lock(self._state_dir / "postgres.lock", "embedded PostgreSQL")
         try:
             self._place = await asyncio.to_thread(place_for, self._state_dir)
             await self._prepare_data(self._place)
@@ -231,17 +230,6 @@ class EmbeddedPostgres:
                 shutil.rmtree(folder, ignore_errors=True)
         if self._lock is not None:
             self._lock.release()
-
-
-async def _locked(state_dir: Path) -> FileLock:
-    try:
-        return await FileLock.acquire(state_dir / "postgres.lock", wait_s_max=LOCK_S_MAX)
-    except LockHeld as error:
-        raise ConfigurationError(
-            f"The embedded PostgreSQL in {str(state_dir)!r}",
-            f"It is in use by process {error.holder}",
-            "Stop that one, or use another state folder",
-        ) from error
 
 
 def _password_file(place: PostgresPlace) -> Path:

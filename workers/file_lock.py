@@ -11,7 +11,10 @@ import time
 from pathlib import Path
 from typing import Self
 
+from runward.contracts.errors import ConfigurationError
+
 POLL_S = 0.05
+SERVER_S_MAX = 5.0  # an ended process's guardian may still be stopping its server
 
 
 class LockHeld(RuntimeError):
@@ -51,6 +54,18 @@ class FileLock:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+
+
+async def server_lock(path: Path, server: str) -> FileLock:
+    """Return the lock of a server's folder; raise ConfigurationError while another one has it."""
+    try:
+        return await FileLock.acquire(path, wait_s_max=SERVER_S_MAX)
+    except LockHeld as error:
+        raise ConfigurationError(
+            f"The {server} in {str(path.parent)!r}",
+            f"It is in use by process {error.holder}",
+            "Stop that one, or use another state folder",
+        ) from error
 
 
 def _try_lock(descriptor: int) -> bool:

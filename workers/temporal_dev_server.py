@@ -21,15 +21,13 @@ from temporalio.service import RPCError
 
 from runward.client.labels import registered
 from runward.contracts import names
-from runward.contracts.errors import ConfigurationError
 from runward.workers.child import Child, ChildFailed, ChildOrder, free_port, fresh_log
-from runward.workers.file_lock import FileLock, LockHeld
+from runward.workers.file_lock import FileLock, server_lock
 
 NAMESPACE = "default"
 START_S_MAX = 30.0
 STOP_S_MAX = 10.0
 ATTEMPT_S_MAX = 5.0
-LOCK_S_MAX = 5.0  # an ended process's guardian may still be stopping its server
 START_TRIES = 3  # another process may take a port between our choice and the server's start
 POLL_S_MIN, POLL_S_MAX = 0.05, 0.5
 # Measured: 25 to 30 % more throughput than with Go's default of 100, for some hundred MB.
@@ -115,14 +113,7 @@ class TemporalDevServer:
         if self._state_dir is None:
             return Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="runward-"))
         state_dir = self._state_dir.resolve()
-        try:
-            self._lock = await FileLock.acquire(state_dir / "temporal.lock", wait_s_max=LOCK_S_MAX)
-        except LockHeld as error:
-            raise ConfigurationError(
-                f"The Temporal server in {str(state_dir)!r}",
-                f"It is in use by process {error.holder}",
-                "Stop that one, or use another state folder",
-            ) from error
+        self._lock = await server_lock(state_dir / "temporal.lock", "Temporal server")
         return state_dir
 
     async def _start(self, folder: Path) -> None:
