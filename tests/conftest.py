@@ -16,6 +16,7 @@ from runward.testing.databases import create, drop
 from runward.workers.dev import DevStack
 from tests.app_folder import APP
 from tests.bad_input_shell import spoiled
+from tests.client_stand_in import Desk, open_desk
 from tests.store_case import Case
 from tests.wheel import build
 
@@ -48,6 +49,13 @@ def database_url(runward_database_url: str) -> str:
 def stack(runward_stack: Stack) -> Stack:
     """A tenant and a task queue of its own on the session's servers."""
     return runward_stack
+
+
+@pytest.fixture
+async def desk(servers: Addresses, tmp_path: Path) -> AsyncIterator[Desk]:
+    """A client's user, with a stand-in for the run, on the session's Temporal."""
+    async with open_desk(servers.temporal, tmp_path) as opened:
+        yield opened
 
 
 @pytest.fixture

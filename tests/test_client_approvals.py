@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,15 +21,8 @@ from runward.contracts.errors import (
     RequestRefused,
 )
 from runward.contracts.identity import verify
-from runward.testing.servers import Addresses
 
-from .client_stand_in import Desk, open_desk, refund_request, registered
-
-
-@pytest.fixture
-async def desk(servers: Addresses, tmp_path: Path) -> AsyncIterator[Desk]:
-    async with open_desk(servers.temporal, tmp_path) as opened:
-        yield opened
+from .client_stand_in import Desk, refund_request, registered
 
 
 async def test_status_names_what_a_run_waits_for(desk: Desk) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from temporalio.client import Client
@@ -15,15 +13,8 @@ from runward.contracts.errors import (
     ConfigurationError,
     TemporalUnavailable,
 )
-from runward.testing.servers import Addresses
 
-from .client_stand_in import Desk, open_desk
-
-
-@pytest.fixture
-async def desk(servers: Addresses, tmp_path: Path) -> AsyncIterator[Desk]:
-    async with open_desk(servers.temporal, tmp_path) as opened:
-        yield opened
+from .client_stand_in import Desk
 
 
 async def test_own_data_converter_is_kept(desk: Desk) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,16 +23,10 @@ from runward.client.runward_client import RunwardClient
 from runward.contracts.errors import RunwardError, StoreUnavailable, TemporalUnavailable
 from runward.testing.servers import Addresses
 
-from .client_stand_in import Desk, open_desk
+from .client_stand_in import Desk
 
 TOLD_S_MAX = 15.0
 GIVES_UP_S = 0.5
-
-
-@pytest.fixture
-async def desk(servers: Addresses, tmp_path: Path) -> AsyncIterator[Desk]:
-    async with open_desk(servers.temporal, tmp_path) as opened:
-        yield opened
 
 
 @pytest.fixture

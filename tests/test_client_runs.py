@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 from traceback import format_exception
 from typing import Any
 from uuid import uuid4
@@ -28,15 +26,8 @@ from runward.contracts.errors import (
 )
 from runward.contracts.identity import verify
 from runward.contracts.usage import Usage
-from runward.testing.servers import Addresses
 
-from .client_stand_in import Desk, UsersOwn, open_desk, registered
-
-
-@pytest.fixture
-async def desk(servers: Addresses, tmp_path: Path) -> AsyncIterator[Desk]:
-    async with open_desk(servers.temporal, tmp_path) as opened:
-        yield opened
+from .client_stand_in import Desk, UsersOwn, registered
 
 
 async def test_result_has_what_the_run_returned(desk: Desk) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from traceback import format_exception
 from typing import Any
 from uuid import uuid4
@@ -18,8 +17,7 @@ from temporalio.worker import Worker
 from runward.client.run_handle import RunHandle
 from runward.contracts import names
 from runward.contracts.errors import RequestRefused
-from runward.testing.servers import Addresses
-from tests.client_stand_in import Desk, open_desk
+from tests.client_stand_in import Desk
 
 NONE_OF_OURS = "This workflow is no agent run. Use the Temporal client"
 Ask = Callable[[RunHandle[str]], Awaitable[object]]
@@ -64,12 +62,6 @@ class SilentStranger:
     async def run(self) -> None:
         """Waits for ever."""
         await asyncio.Event().wait()
-
-
-@pytest.fixture
-async def desk(servers: Addresses, tmp_path: Path) -> AsyncIterator[Desk]:
-    async with open_desk(servers.temporal, tmp_path) as opened:
-        yield opened
 
 
 @pytest.fixture
