@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from typer.main import get_command
 
 from runward.store.migrate import migrate, script
 from runward.store.pool import Store
@@ -19,6 +21,14 @@ from tests.bad_input_shell import spoiled
 from tests.client_stand_in import Desk, open_desk
 from tests.store_case import Case
 from tests.wheel import build
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tree_of_commands() -> Iterator[None]:
+    """Typer makes the tree anew for each call in this process, which takes longer than the call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", cache(get_command))
+        yield
 
 
 @pytest.fixture(scope="session")
