@@ -20,6 +20,7 @@ from multi_tenant_app import AGENT, FOLDER, MODEL_S
 from multi_tenant_bare import WORKFLOW
 from multi_tenant_load import Outcome, Run, User, load, users
 from multi_tenant_model import all_asked
+from plain_temporal import plain_temporal
 from stack import QUEUE, Servers, servers
 from temporalio.client import Client
 
@@ -71,7 +72,7 @@ async def governed(size: Size) -> Found:
             database_url=where.database_url,
             task_queue=QUEUE,
         )
-        async with _working([argv], where, size.processes) as folder, client:
+        async with _working([argv], size.processes, where.database_url) as folder, client:
 
             async def run(user: User, number: int) -> str:
                 acting = client.acting_as(user.name, tenant=user.tenant)
@@ -103,22 +104,31 @@ async def _compare_books(
 
 
 async def bare(size: Size) -> Found:
-    """Returns what a workflow written by hand does with the load."""
+    """Returns what a workflow written by hand does with the load, on the server that we start."""
     async with servers() as where:
-        argv = [sys.executable, "multi_tenant_bare.py", where.temporal, QUEUE]
-        client = await Client.connect(where.temporal)
-        async with _working([argv] * size.processes, where, size.processes) as folder:
+        return await _bare(size, where.temporal)
 
-            async def run(user: User, number: int) -> str:
-                name = f"{user.name}/{uuid4().hex}"
-                prompt = user.prompt(number)
-                return str(
-                    await client.execute_workflow(WORKFLOW, prompt, id=name, task_queue=QUEUE)
-                )
 
-            everybody, found = await _measured(size, run)
-            asked = [(one.key.partition("/")[0], one.secrets) for one in all_asked(folder)]
-            found.foreign = _foreign(everybody, asked)
+async def plain(size: Size) -> Found:
+    """Returns the same on the server as Temporal's own program starts it."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with plain_temporal(Path(folder) / "log") as address:
+            return await _bare(size, address)
+
+
+async def _bare(size: Size, address: str) -> Found:
+    argv = [sys.executable, "multi_tenant_bare.py", address, QUEUE]
+    client = await Client.connect(address)
+    async with _working([argv] * size.processes, size.processes) as folder:
+
+        async def run(user: User, number: int) -> str:
+            name = f"{user.name}/{uuid4().hex}"
+            prompt = user.prompt(number)
+            return str(await client.execute_workflow(WORKFLOW, prompt, id=name, task_queue=QUEUE))
+
+        everybody, found = await _measured(size, run)
+        asked = [(one.key.partition("/")[0], one.secrets) for one in all_asked(folder)]
+        found.foreign = _foreign(everybody, asked)
     return found
 
 
@@ -168,7 +178,7 @@ async def _measured(size: Size, run: Run) -> tuple[list[User], Found]:
 
 @asynccontextmanager
 async def _working(
-    argvs: Sequence[list[str]], where: Servers, processes: int
+    argvs: Sequence[list[str]], processes: int, database_url: str = ""
 ) -> AsyncIterator[Path]:
     """Runs the commands once so many of their processes poll; yields the model's folder."""
     environment = {
@@ -178,7 +188,7 @@ async def _working(
     }
     with tempfile.TemporaryDirectory() as folder:
         environment |= {FOLDER: folder, MODEL_S: str(MODEL_CALL_S)}
-        environment["RUNWARD_DATABASE_URL"] = where.database_url
+        environment["RUNWARD_DATABASE_URL"] = database_url
         log = Path(folder) / "log"
         children: list[Child] = []
         try:
