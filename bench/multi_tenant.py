@@ -10,7 +10,7 @@ workers, and the client, which is this process.
 governed: `runward worker --processes auto`, users' clients with a reader, budgets per user and run.
 bare: a workflow written by hand with one activity, in as many processes, on the same server; the
 SDK's default worker settings.
-plain: the same on the server as `temporal server start-dev` has it. Ours has other settings
+plain: the same on the server as Temporal's SDK starts it. Ours has other settings
 (temporal_dev_server.py), some of them for this load, so that bare has the good of them, too.
 jeeves: JeevesAgent 0.9.7 with its SQLite journal, SQLite memory and audit file (`uv sync --group
 bench` installs it). One process: its journal's writers lock each other out.
@@ -87,8 +87,9 @@ def add(report: Report, name: str, rows: list[Found]) -> None:
     must = "== 0" if name == "governed" else None  # what the others get wrong is said, not judged
     report.add(f"{name}_errors", sum(one.outcome.errors for one in rows), must)
     report.add(f"{name}_prompts_with_foreign_tokens", sum(one.foreign for one in rows), must)
-    if name not in ("bare", "plain"):  # they keep no ledger
-        report.add(f"{name}_users_charged_wrong", sum(one.ledger_wrong for one in rows), must)
+    wrong = [one.ledger_wrong for one in rows if one.ledger_wrong is not None]
+    if wrong:
+        report.add(f"{name}_users_charged_wrong", sum(wrong), must)
 
 
 def compare(report: Report, found: dict[str, list[Found]], *, judged: bool) -> None:

@@ -20,14 +20,16 @@ from multi_tenant_app import AGENT, FOLDER, MODEL_S
 from multi_tenant_bare import WORKFLOW
 from multi_tenant_load import Outcome, Run, User, load, users
 from multi_tenant_model import all_asked
-from plain_temporal import plain_temporal
+from report import say
 from stack import QUEUE, Servers, servers
 from temporalio.client import Client
+from temporalio.testing import WorkflowEnvironment
 
 from runward.client.keys import KeyFile
 from runward.client.runward_client import RunwardClient
 from runward.workers.child import Child, ChildOrder
 from runward.workers.sizing import machine
+from runward.workers.temporal_binary import find_temporal
 
 WARM_USERS = 50
 MODEL_CALL_S = 1.0
@@ -56,7 +58,7 @@ class Found:
 
     outcome: Outcome
     foreign: int  # prompts that hold no token, or another user's
-    ledger_wrong: int = 0  # users whose charges are not what the provider billed them
+    ledger_wrong: int | None = None  # users charged not what was billed; None without a ledger
     cpu_ms: dict[str, float] = field(default_factory=dict)  # per run
 
 
@@ -110,10 +112,12 @@ async def bare(size: Size) -> Found:
 
 
 async def plain(size: Size) -> Found:
-    """Returns the same on the server as Temporal's own program starts it."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with plain_temporal(Path(folder) / "log") as address:
-            return await _bare(size, address)
+    """Returns the same on the server as Temporal's SDK starts it."""
+    binary = await find_temporal(None, progress=say)
+    async with await WorkflowEnvironment.start_local(
+        dev_server_existing_path=str(binary), dev_server_log_level="never"
+    ) as server:
+        return await _bare(size, server.client.service_client.config.target_host)
 
 
 async def _bare(size: Size, address: str) -> Found:
