@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +21,9 @@ from runward.contracts.identity import Issuer
 from runward.store.pool import Store
 from runward.testing.ran import Ran
 from runward.workers.plugin import RunwardPlugin
+from runward.workers.running import running
+
+DRAIN_S_MAX = 15.0  # for activities that were cancelled at the end of a test
 
 
 class PassingReader(DirectReader):
@@ -102,5 +106,7 @@ class Stack:
     ) -> AsyncIterator[Worker]:
         """Yields a running worker; `options` go to Temporal's `Worker`."""
         client = await Client.connect(self.temporal_address, plugins=[*others, plugin])
-        async with Worker(client, task_queue=self.task_queue, **options) as worker:
+        worker = Worker(client, task_queue=self.task_queue, **options)
+        grace: timedelta = options.get("graceful_shutdown_timeout", timedelta())
+        async with running(worker, drain_s_max=grace.total_seconds() + DRAIN_S_MAX):
             yield worker

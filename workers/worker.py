@@ -37,6 +37,7 @@ from runward.workers.deployment import tell_deployment, versioned
 from runward.workers.health import Health, reached
 from runward.workers.plugin import WORKER_ROLE, RunwardPlugin
 from runward.workers.retention import Retention
+from runward.workers.running import running
 from runward.workers.sizing import machine, sizing
 from runward.workers.sweeper import SWEEP_EVERY, Sweeper
 
@@ -127,7 +128,6 @@ async def serve(
     stop: asyncio.Event,
     on_polling: Callable[[], None] = lambda: None,
     sweep_every: timedelta = SWEEP_EVERY,
-    grace: timedelta = GRACE,
     retention: Retention | None = None,
     health: Health | None = None,
     version: Deployment | None = None,
@@ -140,7 +140,7 @@ async def serve(
     """
     if plugin.database_url is None:
         raise ConfigurationError("A worker", "Its plugin has no database_url", "Set one")
-    worker = build(client, task_queue=task_queue, grace=grace, version=version, processes=processes)
+    worker = build(client, task_queue=task_queue, version=version, processes=processes)
     dsn, health = plugin.database_url, health or Health()
     async with contextlib.AsyncExitStack() as stack:
         store = await reached(
@@ -149,7 +149,6 @@ async def serve(
         if store is None:
             return
         steps = plugin.assembly_of(worker).governance.store
-        working = asyncio.create_task(worker.run())
         beside = [
             asyncio.create_task(
                 Sweeper(store, client, every=sweep_every, retention=retention).run()
@@ -159,15 +158,14 @@ async def serve(
             asyncio.create_task(health.watch(store, steps, client)),
             *([asyncio.create_task(tell_deployment(client, version))] if version else ()),
         ]
-        stopping = asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (stopping, *beside):
-                task.cancel()
-            await asyncio.gather(stopping, *beside, return_exceptions=True)
-            health.drains()
-            await _drain(worker, working, grace)
+        async with running(worker, drain_s_max=DRAIN_S_MAX):
+            try:
+                await stop.wait()
+            finally:
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
+                health.drains()
 
 
 @contextlib.asynccontextmanager
@@ -182,7 +180,6 @@ def build(
     client: Client,
     *,
     task_queue: str,
-    grace: timedelta = GRACE,
     version: Deployment | None = None,
     processes: int = 1,
     **more: Any,
@@ -195,7 +192,7 @@ def build(
     given: dict[str, Any] = {
         **sizing(machine(), processes).options,
         "task_queue": task_queue,
-        "graceful_shutdown_timeout": grace,
+        "graceful_shutdown_timeout": GRACE,
         "sticky_queue_schedule_to_start_timeout": STICKY_TIMEOUT,
         "max_heartbeat_throttle_interval": HEARTBEAT_THROTTLE_MAX,
     }
@@ -249,21 +246,6 @@ def told(error: BaseException) -> int:
     else:
         traceback.print_exception(error)
     return 1
-
-
-async def _drain(worker: Worker, working: asyncio.Task[None], grace: timedelta) -> None:
-    """Returns when the worker has ended; raises what ended it."""
-    shutting = asyncio.create_task(worker.shutdown())
-    try:
-        # Not `shutdown` alone: it never returns for a worker that could not start.
-        seconds = grace.total_seconds() + DRAIN_S_MAX - GRACE.total_seconds()
-        await asyncio.wait([working], timeout=seconds)
-        if not working.done():
-            working.cancel()
-            raise TimeoutError("Activities did not end in time; other workers will take them over")
-        await working
-    finally:
-        shutting.cancel()
 
 
 async def _tell_labels(client: Client) -> None:

@@ -1,0 +1,111 @@
+"""A worker beside a block: what fails, what does not end, and the SDK's own last step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+from temporalio import activity, workflow
+from temporalio.bridge.worker import Worker as BridgeWorker
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from runward.testing.stack import Stack
+from runward.workers.running import running
+
+NEVER_S = 60.0
+
+
+async def worker_of(stack: Stack, *activities: Callable[[], Awaitable[None]]) -> Worker:
+    client = await Client.connect(stack.temporal_address)
+    return Worker(client, task_queue=stack.task_queue, activities=activities, workflows=[Acts])
+
+
+@workflow.defn(sandboxed=False)
+class Acts:
+    @workflow.run
+    async def run(self, name: str) -> None:
+        await workflow.execute_activity(name, start_to_close_timeout=timedelta(minutes=1))
+
+
+async def test_a_last_step_that_hangs_is_the_end(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final, hung = BridgeWorker.finalize_shutdown, asyncio.Event()
+
+    async def hangs(self: BridgeWorker) -> None:
+        await final(self)
+        hung.set()
+        await asyncio.sleep(NEVER_S)
+
+    @activity.defn
+    async def idle() -> None: ...
+
+    monkeypatch.setattr(BridgeWorker, "finalize_shutdown", hangs)
+    async with asyncio.timeout(NEVER_S / 2):
+        async with running(await worker_of(stack, idle), drain_s_max=0.5):
+            pass
+
+    assert hung.is_set()
+
+
+async def test_a_worker_that_fails_ends_the_block(stack: Stack) -> None:
+    @activity.defn
+    async def idle() -> None: ...
+
+    async def fails() -> None:
+        raise ValueError("it could not start")
+
+    worker, waited = await worker_of(stack, idle), False
+    worker.run = fails  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="it could not start"):
+        async with running(worker, drain_s_max=1.0):
+            await asyncio.sleep(NEVER_S)
+            waited = True
+
+    task = asyncio.current_task()
+    assert task is not None
+    assert (waited, task.cancelling()) == (False, 0)  # whoever waits next is not cancelled
+
+
+async def test_what_cancels_the_block_is_not_taken_for_the_worker(stack: Stack) -> None:
+    @activity.defn
+    async def idle() -> None: ...
+
+    entered = asyncio.Event()
+
+    async def block() -> None:
+        async with running(await worker_of(stack, idle), drain_s_max=30.0):
+            entered.set()
+            await asyncio.sleep(NEVER_S)
+
+    task = asyncio.create_task(block())
+    await entered.wait()
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_activity_that_does_not_listen_is_told(stack: Stack) -> None:
+    begun, released = asyncio.Event(), asyncio.Event()
+
+    @activity.defn
+    async def stubborn() -> None:
+        begun.set()
+        while not released.is_set():
+            with suppress(asyncio.CancelledError):
+                await released.wait()
+
+    worker = await worker_of(stack, stubborn)
+    with pytest.raises(TimeoutError, match="Activities did not end in time"):
+        async with running(worker, drain_s_max=0.5):
+            acts = await worker.client.start_workflow(
+                Acts.run, "stubborn", id=stack.task_queue, task_queue=stack.task_queue
+            )
+            await begun.wait()
+    released.set()
+    await acts.terminate()
