@@ -112,8 +112,7 @@ class DirectReader:
     async def story(self, tenant: str, run_id: str) -> Story | None:
         """Returns the run with all its calls, None if the tenant has none of that id."""
         async with self._store() as store:
-            row = await store.reads.run(tenant, run_id)
-            return None if row is None else await store.stories.story(row)
+            return await store.stories.story(tenant, run_id)
 
     async def usage(self, tenant: str, user: str, since: datetime) -> UserUsage:
         """Returns what the user's models answered since then, and the user's caps."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from runward.contracts.approvals import Approval
 from runward.contracts.outcomes import Denied, Failed, ModelDone, ToolDone, Unknown, decode_outcome
 from runward.contracts.runs import usd
-from runward.contracts.story import RunRow, Story, StoryStep, UserUsage
+from runward.contracts.story import Story, StoryStep, UserUsage
 from runward.contracts.usage import Usage
 from runward.store.approvals import ApprovalStore
 from runward.store.database import Database, Row
@@ -58,13 +58,26 @@ class StoryStore:
         self._reads = reads
         self._approvals = approvals
 
-    async def story(self, run: RunRow) -> Story:
-        """Returns the run's calls in the order in which they began."""
-        asked = await self._approvals.of_run(run.tenant, run.run_id)
-        rows = await self._database.fetch(_STEPS, run.tenant, run.run_id)
-        decided = Decided(await self._database.fetch(_DECIDED, run.tenant, run.run_id))
-        steps = [_step(row, asked, decided) for row in rows]
-        return Story(run, tuple(sorted(steps, key=_place)))
+    async def story(self, tenant: str, run_id: str) -> Story | None:
+        """Returns the run with its calls as they began, None if the tenant has none of that id.
+
+        Where the run ended or was reset meanwhile, they are read again: else the calls of another
+        epoch would look like its own.
+        """
+        run = await self._reads.run(tenant, run_id)
+        while run is not None:
+            steps = await self._steps(tenant, run_id)
+            now = await self._reads.run(tenant, run_id)
+            if now == run:
+                return Story(run, steps)
+            run = now
+        return None
+
+    async def _steps(self, tenant: str, run_id: str) -> tuple[StoryStep, ...]:
+        asked = await self._approvals.of_run(tenant, run_id)
+        rows = await self._database.fetch(_STEPS, tenant, run_id)
+        decided = Decided(await self._database.fetch(_DECIDED, tenant, run_id))
+        return tuple(sorted((_step(row, asked, decided) for row in rows), key=_place))
 
     async def usage(self, tenant: str, user: str, since: datetime) -> UserUsage:
         """Returns what the user's models answered since then, and the newest windows of caps."""

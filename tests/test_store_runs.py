@@ -8,9 +8,11 @@ from typing import Any
 import orjson
 import pytest
 
+from runward.contracts.approvals import Approval
 from runward.contracts.errors import RequestRefused
 from runward.contracts.identity import Issuer
 from runward.contracts.steps import Admitted, Asked, Recorded, Refused, Run
+from runward.store.approvals import ApprovalStore
 from runward.store.pool import Store
 from runward.store.runs import Adoption, Ending
 from tests.store_case import Case, tokens
@@ -161,10 +163,30 @@ def intent(step: str, rule: str) -> bytes:
 async def rules(case: Case, database_url: str) -> dict[str, str]:
     """Returns the rules that the run's story names."""
     async with Store(database_url, role="runward_reader") as reader:
-        run = await reader.reads.run(case.tenant, case.run)
-        assert run is not None
-        story = await reader.stories.story(run)
+        story = await reader.stories.story(case.tenant, case.run)
+    assert story is not None
     return {f"{one.step}/{one.epoch}": one.rule for one in story.steps}
+
+
+async def test_a_story_does_not_mix_the_times_before_and_after_a_reset(
+    case: Case, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await case.admit(case.first(intent=intent("0.0.t1.model", "")))
+    of_run = ApprovalStore.of_run
+
+    async def just_then(self: ApprovalStore, tenant: str, run_id: str) -> tuple[Approval, ...]:
+        if (await found(case, case.run)).epoch == 0:
+            await adopted(case, "execution-2", "reset")
+            await case.admit(case.first(epoch=1, intent=intent("0.1.t1.model", "")))
+        return await of_run(self, tenant, run_id)
+
+    monkeypatch.setattr(ApprovalStore, "of_run", just_then)
+    async with Store(database_url, role="runward_reader") as reader:
+        story = await reader.stories.story(case.tenant, case.run)
+        nobody = await reader.stories.story("another", case.run)
+
+    assert story is not None and nobody is None
+    assert (story.run.epoch, max(one.epoch for one in story.steps)) == (1, 1)
 
 
 async def test_after_a_reset_a_call_that_was_inside_is_unknown(case: Case) -> None:
