@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Literal, TypeAlias, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
@@ -25,7 +25,7 @@ COMMAND_S_MAX = 10.0  # a server that has not even ended it does not hear us
 CONNECT_S_MAX = 5.0  # also for a user who waits to be told that the store is away
 CANCELLED_S_MAX = 1.0  # for what is under way to come to its end
 CONNECTIONS_MAX = 10  # two lanes of two for steps, as many for slow tenants, two for reads
-PLANS_FIRST = 64  # statements on a connection
+PLANS_FIRST = 64  # statements on a connection, until it makes its plans anew
 KEPT_MAX = 2  # one for opens, one for closes: to give one back to the pool costs 50 us, and a task
 
 Row = asyncpg.Record
@@ -116,7 +116,12 @@ class _Connection(asyncpg.Connection):
     _statements = 0
     _plans_until = PLANS_FIRST
 
-    async def renew_plans(self) -> None:
+    async def fetch(self, query: str, *values: Any, **options: Any) -> Any:
+        """Returns all rows; its plans are renewed now and then."""
+        await self._renew_plans()
+        return await super().fetch(query, *values, **options)
+
+    async def _renew_plans(self) -> None:
         """Drops the plans after so many statements, then after twice as many, and so on.
 
         A plan for a table that PostgreSQL has not analyzed yet may take an index by the tenant
@@ -201,8 +206,6 @@ class Database:
         try:
             connection = await self._take()
             try:
-                own = cast("_Connection", connection)  # what a pool lends stands for one of ours
-                await own.renew_plans()
                 rows = await connection.fetch(query, *values)
             except BaseException as error:
                 if isinstance(error, _WORN_OUT):

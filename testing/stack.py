@@ -107,6 +107,7 @@ class Stack:
         """Yields a running worker; `options` go to Temporal's `Worker`."""
         client = await Client.connect(self.temporal_address, plugins=[*others, plugin])
         worker = Worker(client, task_queue=self.task_queue, **options)
-        grace: timedelta = options.get("graceful_shutdown_timeout", timedelta())
+        settings = worker.config(active_config=True)  # a plugin's, too
+        grace = settings.get("graceful_shutdown_timeout", timedelta())
         async with running(worker, drain_s_max=grace.total_seconds() + DRAIN_S_MAX):
             yield worker

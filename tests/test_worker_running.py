@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
+from typing import cast
 
 import pytest
 from temporalio import activity, workflow
@@ -101,11 +102,69 @@ async def test_an_activity_that_does_not_listen_is_told(stack: Stack) -> None:
                 await released.wait()
 
     worker = await worker_of(stack, stubborn)
-    with pytest.raises(TimeoutError, match="Activities did not end in time"):
-        async with running(worker, drain_s_max=0.5):
-            acts = await worker.client.start_workflow(
-                Acts.run, "stubborn", id=stack.task_queue, task_queue=stack.task_queue
-            )
-            await begun.wait()
-    released.set()
+    try:
+        with pytest.raises(TimeoutError, match="did not end in time"):
+            async with running(worker, drain_s_max=0.5):
+                acts = await worker.client.start_workflow(
+                    Acts.run, "stubborn", id=stack.task_queue, task_queue=stack.task_queue
+                )
+                await begun.wait()
+    finally:
+        released.set()
     await acts.terminate()
+
+
+class Played:
+    """Stands for a worker whose run ends as it is told to."""
+
+    def __init__(self) -> None:
+        self.told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        await self.told
+
+    async def shutdown(self) -> None:
+        if not self.told.done():
+            self.told.set_result(None)
+
+
+def beside(played: Played) -> AbstractAsyncContextManager[asyncio.Task[None]]:
+    return running(cast("Worker", played), drain_s_max=1.0)
+
+
+async def test_a_worker_that_fails_as_the_block_ends_raises_its_own_error() -> None:
+    played = Played()
+    with pytest.raises(ValueError, match="late"):
+        async with beside(played) as working:
+            await asyncio.sleep(0)
+            played.told.set_exception(ValueError("late"))
+            await asyncio.sleep(0)
+            assert working.done()
+
+    await asyncio.sleep(0)  # what was to come after the block would come here
+    task = asyncio.current_task()
+    assert task is not None and task.cancelling() == 0
+
+
+async def test_a_timeout_holds_where_the_worker_has_ended_by_itself() -> None:
+    played = Played()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05), beside(played):
+            await played.shutdown()
+            await asyncio.sleep(NEVER_S)
+
+
+async def test_the_error_of_the_block_comes_first() -> None:
+    played = Played()
+    with pytest.raises(KeyError, match="own") as raised:
+        async with beside(played):
+            await asyncio.sleep(0)
+            played.told.set_exception(ValueError("the worker's"))
+            try:
+                await asyncio.sleep(NEVER_S)
+            except asyncio.CancelledError:
+                raise KeyError("own") from None
+
+    task = asyncio.current_task()
+    assert task is not None and task.cancelling() == 0
+    assert raised.value.__notes__ == ["Then the worker failed: ValueError: the worker's"]

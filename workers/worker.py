@@ -158,13 +158,14 @@ async def serve(
             asyncio.create_task(health.watch(store, steps, client)),
             *([asyncio.create_task(tell_deployment(client, version))] if version else ()),
         ]
-        async with running(worker, drain_s_max=DRAIN_S_MAX):
+        async with running(worker, drain_s_max=DRAIN_S_MAX) as working:
+            stopping = asyncio.create_task(stop.wait())
             try:
-                await stop.wait()
+                await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in beside:
+                for task in (stopping, *beside):
                     task.cancel()
-                await asyncio.gather(*beside, return_exceptions=True)
+                await asyncio.gather(stopping, *beside, return_exceptions=True)
                 health.drains()
 
 

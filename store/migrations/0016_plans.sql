@@ -1,7 +1,8 @@
 -- migrate:up
--- What the steps ask has one good plan each, by primary keys. Left to choose, PostgreSQL plans the
--- writes to buckets anew each time, since it takes an array of unknown length for a long one: a
--- third of their time. Whoever replaces one of these functions says this again.
+-- What the steps ask has one good plan each once the tables have grown a little (until then the
+-- connections renew theirs). Left to choose, PostgreSQL plans the writes to buckets anew each time,
+-- since it takes an array of unknown length for a long one. Whoever replaces one of these functions
+-- says this again.
 alter function runward.step_open(jsonb, bytea[], int[], int)
   set plan_cache_mode = force_generic_plan;
 alter function runward.step_close(jsonb, bytea[], int[], int)
