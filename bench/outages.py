@@ -31,7 +31,7 @@ from temporalio.runtime import Runtime, TelemetryConfig
 from runward.client.runward_client import RunwardClient
 
 PAIRS, PAIRS_QUICK = 10, 2
-RUNS, RUNS_QUICK = 50, 20
+RUNS, RUNS_QUICK = 50, 40  # five a second: with 20 all had ended before some outages were over
 BEGINS_S = (1.0, 3.0)  # after the first start
 RESUME_S_MAX = 30.0
 START_ERROR_S_MAX = 15.0  # until a user is told that nothing can be started
