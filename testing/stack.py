@@ -23,7 +23,7 @@ from runward.testing.ran import Ran
 from runward.workers.plugin import RunwardPlugin
 from runward.workers.running import running
 
-DRAIN_S_MAX = 15.0  # for activities that were cancelled at the end of a test
+AFTER_GRACE_S_MAX = 15.0  # for activities that were cancelled at the end of a test
 
 
 class PassingReader(DirectReader):
@@ -109,5 +109,5 @@ class Stack:
         worker = Worker(client, task_queue=self.task_queue, **options)
         settings = worker.config(active_config=True)  # a plugin's, too
         grace = settings.get("graceful_shutdown_timeout", timedelta())
-        async with running(worker, drain_s_max=grace.total_seconds() + DRAIN_S_MAX):
+        async with running(worker, drain_s_max=grace.total_seconds() + AFTER_GRACE_S_MAX):
             yield worker

@@ -20,9 +20,8 @@ from runward.workers.running import running
 NEVER_S = 60.0
 
 
-async def worker_of(stack: Stack, *activities: Callable[[], Awaitable[None]]) -> Worker:
-    client = await Client.connect(stack.temporal_address)
-    return Worker(client, task_queue=stack.task_queue, activities=activities, workflows=[Acts])
+@activity.defn
+async def idle() -> None: ...
 
 
 @workflow.defn(sandboxed=False)
@@ -30,6 +29,36 @@ class Acts:
     @workflow.run
     async def run(self, name: str) -> None:
         await workflow.execute_activity(name, start_to_close_timeout=timedelta(minutes=1))
+
+
+async def worker_of(stack: Stack, act: Callable[[], Awaitable[None]]) -> Worker:
+    client = await Client.connect(stack.temporal_address)
+    return Worker(client, task_queue=stack.task_queue, activities=[act], workflows=[Acts])
+
+
+class Played:
+    """Stands for a worker whose run ends as it is told to."""
+
+    def __init__(self) -> None:
+        self.told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        await self.told
+
+    async def shutdown(self) -> None:
+        if not self.told.done():
+            self.told.set_result(None)
+
+
+def beside(played: Played) -> AbstractAsyncContextManager[asyncio.Task[None]]:
+    return running(cast("Worker", played), drain_s_max=1.0)
+
+
+def cancelling() -> int:
+    """Returns how many cancellations of this test are under way."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancelling()
 
 
 async def test_a_last_step_that_hangs_is_the_end(
@@ -42,9 +71,6 @@ async def test_a_last_step_that_hangs_is_the_end(
         hung.set()
         await asyncio.sleep(NEVER_S)
 
-    @activity.defn
-    async def idle() -> None: ...
-
     monkeypatch.setattr(BridgeWorker, "finalize_shutdown", hangs)
     async with asyncio.timeout(NEVER_S / 2):
         async with running(await worker_of(stack, idle), drain_s_max=0.5):
@@ -53,29 +79,18 @@ async def test_a_last_step_that_hangs_is_the_end(
     assert hung.is_set()
 
 
-async def test_a_worker_that_fails_ends_the_block(stack: Stack) -> None:
-    @activity.defn
-    async def idle() -> None: ...
-
-    async def fails() -> None:
-        raise ValueError("it could not start")
-
-    worker, waited = await worker_of(stack, idle), False
-    worker.run = fails  # type: ignore[method-assign]
+async def test_a_worker_that_fails_ends_the_block() -> None:
+    played, waited = Played(), False
+    played.told.set_exception(ValueError("it could not start"))
     with pytest.raises(ValueError, match="it could not start"):
-        async with running(worker, drain_s_max=1.0):
+        async with beside(played):
             await asyncio.sleep(NEVER_S)
             waited = True
 
-    task = asyncio.current_task()
-    assert task is not None
-    assert (waited, task.cancelling()) == (False, 0)  # whoever waits next is not cancelled
+    assert (waited, cancelling()) == (False, 0)  # whoever waits next is not cancelled
 
 
 async def test_what_cancels_the_block_is_not_taken_for_the_worker(stack: Stack) -> None:
-    @activity.defn
-    async def idle() -> None: ...
-
     entered = asyncio.Event()
 
     async def block() -> None:
@@ -114,24 +129,6 @@ async def test_an_activity_that_does_not_listen_is_told(stack: Stack) -> None:
     await acts.terminate()
 
 
-class Played:
-    """Stands for a worker whose run ends as it is told to."""
-
-    def __init__(self) -> None:
-        self.told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def run(self) -> None:
-        await self.told
-
-    async def shutdown(self) -> None:
-        if not self.told.done():
-            self.told.set_result(None)
-
-
-def beside(played: Played) -> AbstractAsyncContextManager[asyncio.Task[None]]:
-    return running(cast("Worker", played), drain_s_max=1.0)
-
-
 async def test_a_worker_that_fails_as_the_block_ends_raises_its_own_error() -> None:
     played = Played()
     with pytest.raises(ValueError, match="late"):
@@ -142,8 +139,7 @@ async def test_a_worker_that_fails_as_the_block_ends_raises_its_own_error() -> N
             assert working.done()
 
     await asyncio.sleep(0)  # what was to come after the block would come here
-    task = asyncio.current_task()
-    assert task is not None and task.cancelling() == 0
+    assert cancelling() == 0
 
 
 async def test_a_timeout_holds_where_the_worker_has_ended_by_itself() -> None:
@@ -165,6 +161,5 @@ async def test_the_error_of_the_block_comes_first() -> None:
             except asyncio.CancelledError:
                 raise KeyError("own") from None
 
-    task = asyncio.current_task()
-    assert task is not None and task.cancelling() == 0
+    assert cancelling() == 0
     assert raised.value.__notes__ == ["Then the worker failed: ValueError: the worker's"]
